@@ -31,11 +31,17 @@ pub struct ShaperRate {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ShaperRateError {
     /// A rate outside [`ShaperRate::RATE_BPS`].
-    #[error("rate is {0} bit/s; a port rate is {} to {} bit/s", ShaperRate::RATE_BPS.start(), ShaperRate::RATE_BPS.end())]
-    RateOutOfRange(u64),
+    #[error("rate is {rate_bps} bit/s; a port rate is 8000 to 400000000000 bit/s")]
+    RateOutOfRange {
+        /// What it was, in bit/s.
+        rate_bps: u64,
+    },
     /// A slack above [`ShaperRate::SLACK_MAX`].
-    #[error("slack is {} ns; at most {} ns", .0.0, ShaperRate::SLACK_MAX.0)]
-    SlackTooLong(Nanos),
+    #[error("slack is {slack_ns} ns; at most 10000000 ns")]
+    SlackTooLong {
+        /// What it was, in nanoseconds.
+        slack_ns: u64,
+    },
 }
 
 impl ShaperRate {
@@ -56,10 +62,10 @@ impl ShaperRate {
     /// `rate_bps` outside [`Self::RATE_BPS`], `slack` above [`Self::SLACK_MAX`].
     pub fn new(rate_bps: u64, slack: Nanos) -> Result<Self, ShaperRateError> {
         if !Self::RATE_BPS.contains(&rate_bps) {
-            return Err(ShaperRateError::RateOutOfRange(rate_bps));
+            return Err(ShaperRateError::RateOutOfRange { rate_bps });
         }
         if slack > Self::SLACK_MAX {
-            return Err(ShaperRateError::SlackTooLong(slack));
+            return Err(ShaperRateError::SlackTooLong { slack_ns: slack.0 });
         }
         Ok(Self {
             rate_bps,
