@@ -1,0 +1,77 @@
+//! The one shared 128-bit atomic word under every bucket, and the model checker's stand-in for it.
+//!
+//! `portable_atomic` compiles it to `cmpxchg16b` on `x86_64` and `casp` on `aarch64`; a CPU without either (`x86_64`
+//! before 2006) gets locks inside `portable_atomic`. Loom has no 128-bit atomic, so under `cfg(loom)` the word is a loom
+//! mutex held for one load or one compare-and-exchange: loom then tries every order of these operations.
+//!
+//! Memory ordering is relaxed throughout. A word holds all that is known about its bucket and publishes no other
+//! memory, so only the order of changes of the word itself matters, and a compare-and-exchange always acts on the
+//! newest value. A load may be old: a take that fails on an old value is an under-grant of a few nanoseconds' worth, and
+//! one that would succeed on an old value fails in the compare-and-exchange and tries again.
+
+#[cfg(not(loom))]
+mod cell {
+    use portable_atomic::{AtomicU128, Ordering};
+
+    #[derive(Debug)]
+    pub(crate) struct Word(AtomicU128);
+
+    impl Word {
+        pub(crate) fn new(value: u128) -> Self {
+            Self(AtomicU128::new(value))
+        }
+
+        #[inline]
+        pub(crate) fn load(&self) -> u128 {
+            self.0.load(Ordering::Relaxed)
+        }
+
+        /// Stores `new` if the word still holds `current`; otherwise the error is what it holds. Never fails
+        /// spuriously, so a failure means that another worker has got on: the loops above are lock-free.
+        #[inline]
+        pub(crate) fn compare_exchange(&self, current: u128, new: u128) -> Result<(), u128> {
+            self.0
+                .compare_exchange(current, new, Ordering::Relaxed, Ordering::Relaxed)
+                .map(|_| ())
+        }
+    }
+}
+
+#[cfg(loom)]
+mod cell {
+    use loom::sync::{Mutex, MutexGuard, PoisonError};
+
+    #[derive(Debug)]
+    pub(crate) struct Word(Mutex<u128>);
+
+    impl Word {
+        pub(crate) fn new(value: u128) -> Self {
+            Self(Mutex::new(value))
+        }
+
+        fn lock(&self) -> MutexGuard<'_, u128> {
+            self.0
+                .lock()
+                .unwrap_or_else(|_: PoisonError<_>| unreachable!("no thread panics holding it"))
+        }
+
+        pub(crate) fn load(&self) -> u128 {
+            *self.lock()
+        }
+
+        pub(crate) fn compare_exchange(&self, current: u128, new: u128) -> Result<(), u128> {
+            let mut held = self.lock();
+            if *held == current {
+                *held = new;
+                Ok(())
+            } else {
+                Err(*held)
+            }
+        }
+    }
+}
+
+pub(crate) use cell::Word;
+
+/// Levels count bit-nanoseconds: one byte is 8 bits × 10^9 of them.
+pub(crate) const UNITS_PER_BYTE: u64 = 8_000_000_000;
