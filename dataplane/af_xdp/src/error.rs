@@ -36,21 +36,6 @@ impl Error {
         Self::Config { field, value, allowed }
     }
 
-    /// The error of the system call that has just failed.
-    pub(crate) fn last(step: Step) -> Self {
-        Self::System {
-            step,
-            source: io::Error::last_os_error(),
-        }
-    }
-
-    pub(crate) fn errno_of(step: Step, errno: i32) -> Self {
-        Self::System {
-            step,
-            source: io::Error::from_raw_os_error(errno),
-        }
-    }
-
     /// The kernel's error number, if a system call failed.
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
@@ -148,8 +133,6 @@ pub enum Step {
         /// The UMEM was registered by an earlier socket (XDP_SHARED_UMEM).
         shared_umem: bool,
     },
-    /// getsockopt XDP_OPTIONS.
-    GetOptions,
     /// getsockopt XDP_STATISTICS.
     GetStatistics,
     /// ppoll.
@@ -187,7 +170,6 @@ impl fmt::Display for Step {
                 let shared = if *shared_umem { " with a shared UMEM" } else { "" };
                 write!(f, "bind to queue {queue} of interface #{interface_index}{shared}")
             }
-            Self::GetOptions => f.write_str("ask for the mode (XDP_OPTIONS)"),
             Self::GetStatistics => f.write_str("ask for the counters (XDP_STATISTICS)"),
             Self::Poll => f.write_str("poll"),
             Self::Device { interface, request } => write!(f, "{interface}: {request}"),

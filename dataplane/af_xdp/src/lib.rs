@@ -22,7 +22,8 @@
 //! | `umem` | [`Umem`]: the memory, and the way from a frame to its bytes |
 //! | `frame` | [`Frame`]: one slot, one owner |
 //! | `ring` | positions and entries of one shared ring: reserve and submit, peek and release |
-//! | `socket` | [`Socket`]: set-up, the four rings, wake-ups |
+//! | `setup` | the system calls that make a socket, in their order |
+//! | `socket` | [`Socket`]: the four rings at work, wake-ups |
 //! | `config` | [`UmemConfig`], [`SocketConfig`] and their validation |
 //! | `kick` | [`Kick`]: what came of a wake-up, and the counters |
 //! | `statistics` | [`Statistics`]: the kernel's six counters of a socket |
@@ -43,10 +44,21 @@ compile_error!("AF_XDP needs Linux, and this package a 64-bit target");
 mod config;
 mod error;
 mod frame;
+mod kick;
+mod poll;
+mod ring;
+mod setup;
+mod socket;
+mod statistics;
+mod sync;
 mod sys;
 mod umem;
 
 pub use config::{BindMode, BusyPoll, SocketConfig, UmemConfig};
 pub use error::{Error, RingName, Step};
 pub use frame::Frame;
+pub use kick::{Kick, KickCounts};
+pub use poll::poll;
+pub use socket::Socket;
+pub use statistics::Statistics;
 pub use umem::Umem;

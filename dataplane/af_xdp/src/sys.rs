@@ -2,7 +2,7 @@
 
 use std::ffi::c_int;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
 /// `XDP_PACKET_HEADROOM` (linux/bpf.h): bytes the kernel leaves free at the start of each frame it receives into.
@@ -81,3 +81,125 @@ impl Drop for Mapping {
         debug_assert_eq!(result, 0, "munmap of an own mapping cannot fail");
     }
 }
+
+/// Data the kernel may read or fill byte by byte.
+///
+/// # Safety
+/// Every bit pattern is a valid value, and the layout is the kernel's.
+pub(crate) unsafe trait Plain: Copy {}
+
+// SAFETY: an integer.
+unsafe impl Plain for u32 {}
+// SAFETY: an integer.
+unsafe impl Plain for c_int {}
+// SAFETY: integers only, in the kernel's layout (repr(C) in libc).
+unsafe impl Plain for libc::xdp_umem_reg {}
+// SAFETY: integers only, in the kernel's layout (repr(C) in libc).
+unsafe impl Plain for libc::xdp_mmap_offsets {}
+// SAFETY: integers only, in the kernel's layout (repr(C) in libc).
+unsafe impl Plain for libc::xdp_options {}
+// SAFETY: integers only, in the kernel's layout (repr(C) in libc).
+unsafe impl Plain for libc::xdp_statistics {}
+// SAFETY: integers and a byte array only, in the kernel's layout (repr(C) in libc).
+unsafe impl Plain for libc::packet_mreq {}
+
+/// setsockopt of one plain value.
+pub(crate) fn set_option<T: Plain>(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: &T) -> io::Result<()> {
+    // SAFETY: `value` is readable for the length given while the call lasts.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            ptr::from_ref(value).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// getsockopt of one plain value; the kernel may fill less than all of `initial`.
+pub(crate) fn get_option<T: Plain>(fd: BorrowedFd<'_>, level: c_int, name: c_int, initial: T) -> io::Result<T> {
+    let mut value = initial;
+    let mut len = size_of::<T>() as libc::socklen_t;
+    // SAFETY: `value` is writable for the length given while the call lasts, and whatever the kernel writes is a valid
+    // value (Plain).
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            ptr::from_mut(&mut value).cast(),
+            &raw mut len,
+        )
+    };
+    if result == 0 {
+        Ok(value)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// socket(2), closed on exec.
+pub(crate) fn open_socket(family: c_int, kind: c_int, protocol: c_int) -> io::Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    let fd = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor has just been made and belongs to no one else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// bind(2) of an AF_XDP socket.
+pub(crate) fn bind(fd: BorrowedFd<'_>, address: &libc::sockaddr_xdp) -> io::Result<()> {
+    let len = size_of::<libc::sockaddr_xdp>() as libc::socklen_t;
+    // SAFETY: `address` is readable for the length given while the call lasts.
+    let result = unsafe { libc::bind(fd.as_raw_fd(), ptr::from_ref(address).cast(), len) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// An empty, non-blocking sendto(2): wakes the kernel to send. The errno if it fails.
+#[inline]
+pub(crate) fn wake_to_send(fd: BorrowedFd<'_>) -> Result<(), c_int> {
+    // SAFETY: no data and no address are passed (null with length 0).
+    let result = unsafe { libc::sendto(fd.as_raw_fd(), ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0) };
+    if result >= 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// An empty, non-blocking recvfrom(2): wakes the driver to receive. The errno if it fails.
+#[inline]
+pub(crate) fn wake_to_receive(fd: BorrowedFd<'_>) -> Result<(), c_int> {
+    // SAFETY: no buffer and no address are passed (null with length 0).
+    let result = unsafe {
+        libc::recvfrom(
+            fd.as_raw_fd(),
+            ptr::null_mut(),
+            0,
+            libc::MSG_DONTWAIT,
+            ptr::null_mut(),
+            ptr::null_mut(),
+        )
+    };
+    if result >= 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+fn last_errno() -> c_int {
+    // SAFETY: the pointer is this thread's own errno, always valid.
+    unsafe { *libc::__errno_location() }
+}
+
+/// linux/if_xdp.h since 6.17; not in libc yet.
+pub(crate) const XDP_MAX_TX_SKB_BUDGET: c_int = 9;
+/// asm-generic/socket.h; not in libc.
+pub(crate) const SO_PREFER_BUSY_POLL: c_int = 69;
+/// asm-generic/socket.h; not in libc.
+pub(crate) const SO_BUSY_POLL_BUDGET: c_int = 70;

@@ -13,8 +13,10 @@
 
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
+#[cfg(debug_assertions)]
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::config::UmemConfig;
 use crate::error::{Error, Step};
@@ -35,6 +37,9 @@ struct Inner {
     headroom: u32,
     tx_metadata: bool,
     registered: Mutex<Registration>,
+    /// Which slots the kernel owns, kept in debug builds only: the check behind "no frame is there twice".
+    #[cfg(debug_assertions)]
+    kernel_owns: Box<[AtomicBool]>,
 }
 
 /// The sockets the kernel knows this memory by: a later socket shares the UMEM of any that is still open.
@@ -43,6 +48,14 @@ pub(crate) struct Registration {
     pub(crate) sockets: Vec<Weak<OwnedFd>>,
     /// What the first socket was bound with, inherited by the later ones.
     pub(crate) need_wakeup: bool,
+}
+
+impl Registration {
+    /// A socket that is still open, by which the kernel knows this memory.
+    pub(crate) fn open_socket(&mut self) -> Option<Arc<OwnedFd>> {
+        self.sockets.retain(|socket| socket.strong_count() > 0);
+        self.sockets.iter().find_map(Weak::upgrade)
+    }
 }
 
 impl Umem {
@@ -74,6 +87,8 @@ impl Umem {
             headroom: config.headroom,
             tx_metadata: config.tx_metadata,
             registered: Mutex::default(),
+            #[cfg(debug_assertions)]
+            kernel_owns: (0..config.frame_count).map(|_| AtomicBool::new(false)).collect(),
         }));
         // Descending, so that a pool used as a stack hands out the low addresses first.
         let frames = (0..config.frame_count)
@@ -242,6 +257,105 @@ impl Umem {
         self.check(frame);
         frame.offset / self.0.frame_size
     }
+
+    /// Takes the frame out of the world: from now on the kernel owns its slot. Returns where its packet begins.
+    #[inline]
+    pub(crate) fn give_to_kernel(&self, frame: Frame) -> u64 {
+        self.check(&frame);
+        self.note_owner(frame.offset, true);
+        u64::from(frame.offset)
+    }
+
+    /// The start of the frame's slot, which is the address a fill ring takes.
+    #[inline]
+    pub(crate) fn slot_address(&self, frame: &Frame) -> u64 {
+        self.check(frame);
+        u64::from(frame.offset & !(self.0.frame_size - 1))
+    }
+
+    /// The frame of a received packet. `None` if the descriptor does not lie within one slot, which would be a bug of
+    /// the kernel; the slot is then lost.
+    ///
+    /// # Safety
+    /// The descriptor was read from an RX ring of a socket bound with this UMEM, and once only: the kernel has given the
+    /// slot back, and no frame of it exists.
+    #[inline]
+    pub(crate) unsafe fn frame_received(&self, descriptor: libc::xdp_desc) -> Option<Frame> {
+        let start = self.offset_within(descriptor.addr)?;
+        let start_in_slot = start & (self.0.frame_size - 1);
+        // With TX metadata the kernel refuses to send a packet that has no room for it, so none may come in either.
+        let start_min = if self.0.tx_metadata { TX_METADATA_LEN } else { 0 };
+        if start_in_slot < start_min || descriptor.len > self.0.frame_size - start_in_slot {
+            return None;
+        }
+        self.note_owner(start, false);
+        let flags = if descriptor.options & libc::XDP_PKT_CONTD != 0 {
+            Frame::CONTINUED
+        } else {
+            0
+        };
+        Some(Frame {
+            offset: start,
+            len: descriptor.len,
+            umem: self.0.id,
+            flags,
+        })
+    }
+
+    /// The empty frame of a packet that has been sent. `None` if the address is outside the UMEM, as above.
+    ///
+    /// # Safety
+    /// As above, of a completion ring.
+    #[inline]
+    pub(crate) unsafe fn frame_completed(&self, address: u64) -> Option<Frame> {
+        let start = self.offset_within(address)?;
+        self.note_owner(start, false);
+        Some(self.empty_frame(start / self.0.frame_size))
+    }
+
+    /// What XDP_UMEM_REG is told.
+    pub(crate) fn registration_request(&self) -> libc::xdp_umem_reg {
+        libc::xdp_umem_reg {
+            addr: self.0.memory.base().as_ptr() as u64,
+            len: u64::from(self.0.frame_count) * u64::from(self.0.frame_size),
+            chunk_size: self.0.frame_size,
+            headroom: self.0.headroom,
+            flags: if self.0.tx_metadata {
+                libc::XDP_UMEM_TX_METADATA_LEN
+            } else {
+                0
+            },
+            tx_metadata_len: if self.0.tx_metadata { TX_METADATA_LEN } else { 0 },
+        }
+    }
+
+    /// The sockets bound with this memory; held locked while another one is bound.
+    pub(crate) fn registration(&self) -> MutexGuard<'_, Registration> {
+        self.0.registered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[inline]
+    fn offset_within(&self, address: u64) -> Option<u32> {
+        let end = u64::from(self.0.frame_count) * u64::from(self.0.frame_size);
+        // The end is at most 2^32, so an address before it fits.
+        if address < end { Some(address as u32) } else { None }
+    }
+
+    #[cfg(debug_assertions)]
+    fn note_owner(&self, offset: u32, kernel: bool) {
+        let slot = offset / self.0.frame_size;
+        let before = self.0.kernel_owns[slot as usize].swap(kernel, Ordering::Relaxed);
+        assert_ne!(
+            before,
+            kernel,
+            "slot {slot} was {} the kernel twice",
+            if kernel { "given to" } else { "taken from" }
+        );
+    }
+
+    #[cfg(not(debug_assertions))]
+    #[inline]
+    fn note_owner(&self, _offset: u32, _kernel: bool) {}
 
     /// The check every access rests on; a frame of another UMEM may lie outside this memory, or name a slot that has
     /// an owner already.
