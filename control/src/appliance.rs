@@ -4,6 +4,7 @@
 //! packet is taken before somebody serves it. Stopping goes the other way round: detach, let the workers finish what they
 //! hold, close the sockets. An error on the way undoes what was done, by dropping it.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -11,9 +12,11 @@ use std::time::{Duration, Instant};
 
 use config::{Config, Loaded, Report};
 use dataplane::clock::{Clock, MonotonicClock, Nanos};
+use dataplane::lane::Lane;
 use dataplane::path::PortShare;
 use dataplane::port::{Attached, OnStall, STALE_AFTER, XdpPort};
-use dataplane::worker::{CurrentTable, Poll, Worker, WorkerShared, WorkerState};
+use dataplane::stats::KICKS;
+use dataplane::worker::{Poll, Worker, WorkerShared, WorkerState};
 use jiff::Timestamp;
 
 use crate::compile::{CompileError, Compiled, Compiler};
@@ -154,8 +157,21 @@ struct RunningWorker {
 struct LaneEnds {
     queue: u32,
     ports: [usize; 2],
-    statistics: [af_xdp::StatisticsReader; 2],
+    sockets: [OwnedFd; 2],
     zero_copy: [bool; 2],
+}
+
+impl LaneEnds {
+    fn new(planned: &plan::PlannedLane, lane: &Lane<XdpPort>) -> std::io::Result<Self> {
+        let [site, wan] = lane.ports();
+        let socket = |port: &XdpPort| port.socket().fd().try_clone_to_owned();
+        Ok(Self {
+            queue: planned.queue,
+            ports: planned.ports,
+            sockets: [socket(site)?, socket(wan)?],
+            zero_copy: [site.socket().is_zero_copy(), wan.socket().is_zero_copy()],
+        })
+    }
 }
 
 struct RunningPort {
@@ -201,13 +217,9 @@ impl Appliance {
                 &publisher.current(),
                 share.clone(),
             )?;
-            let lanes = planned.lanes.iter().zip(built.worker.lanes()).map(|(lane, sockets)| LaneEnds {
-                queue: lane.queue,
-                ports: lane.ports,
-                statistics: sockets.ports().each_ref().map(|port| port.socket().statistics_reader()),
-                zero_copy: sockets.ports().each_ref().map(|port| port.socket().is_zero_copy()),
-            });
-            workers.push(RunningWorker { cpu: planned.cpu, frames: built.frames, thread: None, lanes: lanes.collect() });
+            let lanes = planned.lanes.iter().zip(built.worker.lanes()).map(|(lane, ends)| LaneEnds::new(lane, ends));
+            let lanes = lanes.collect::<Result<_, _>>().map_err(StartError::Thread)?;
+            workers.push(RunningWorker { cpu: planned.cpu, frames: built.frames, thread: None, lanes });
             shared.push(share);
             unstarted.push(built.worker);
         }
@@ -314,7 +326,7 @@ impl Appliance {
     /// Detaches the programs, lets the workers finish what they hold, closes the sockets. Returns the last status.
     pub fn stop(mut self) -> Status {
         for port in &mut self.ports {
-            port.attached = None;
+            port.attached.iter_mut().for_each(Attached::detach);
         }
         for shared in &self.shared {
             shared.stop();
@@ -405,8 +417,8 @@ impl Appliance {
                     port.queues.push(QueueStatus {
                         queue: lane.queue,
                         worker: number,
-                        xdp_statistics: crate::interface::statistics_by_name(&lane.statistics[end]),
-                        kicks: kicks.by_name().map(|(name, n)| (name.to_owned(), n)).collect(),
+                        xdp_statistics: crate::interface::statistics_by_name(lane.sockets[end].as_fd()),
+                        kicks: KICKS.iter().zip(kicks).map(|(name, n)| ((*name).to_owned(), n)).collect(),
                     });
                 }
             }
@@ -438,6 +450,3 @@ fn make_bridges(config: &Config) -> Result<(), StartError> {
     }
     Ok(())
 }
-
-/// What workers watch; named here for those who build workers without an appliance.
-pub type Tables = CurrentTable;

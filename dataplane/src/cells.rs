@@ -29,7 +29,10 @@ impl Cells {
     /// No cells yet, for `workers` workers.
     #[must_use]
     pub fn new(workers: usize) -> Self {
-        Self { buckets: Box::default(), counters: (0..workers).map(|_| Box::default()).collect() }
+        Self {
+            buckets: Box::default(),
+            counters: (0..workers).map(|_| Box::default()).collect(),
+        }
     }
 
     /// The same cells with room for at least `slots` of them. Control thread only: it allocates.
@@ -38,7 +41,11 @@ impl Cells {
         let chunks = slots.div_ceil(CHUNK);
         Self {
             buckets: extended(&self.buckets, chunks, Buckets::new),
-            counters: self.counters.iter().map(|list| extended(list, chunks, ContractCounters::default)).collect(),
+            counters: self
+                .counters
+                .iter()
+                .map(|list| extended(list, chunks, ContractCounters::default))
+                .collect(),
         }
     }
 
@@ -79,10 +86,19 @@ mod tests {
     #[test]
     fn growing_keeps_what_was_counted() {
         let small = Cells::new(2).grown(1);
-        small.counters(1, SlotId(0)).conforming.add(Amount { packets: 1, bytes: 60 });
+        small
+            .counters(1, SlotId(0))
+            .conforming
+            .add(Amount { packets: 1, bytes: 60 });
         let large = small.grown(CHUNK * 3);
-        large.counters(1, SlotId(0)).conforming.add(Amount { packets: 1, bytes: 40 });
-        assert_eq!(small.counters(1, SlotId(0)).conforming.get(), Amount { packets: 2, bytes: 100 });
+        large
+            .counters(1, SlotId(0))
+            .conforming
+            .add(Amount { packets: 1, bytes: 40 });
+        assert_eq!(
+            small.counters(1, SlotId(0)).conforming.get(),
+            Amount { packets: 2, bytes: 100 }
+        );
         assert_eq!(large.counters(0, SlotId(0)).conforming.get(), Amount::default());
         let _last = large.buckets(SlotId(CHUNK as u32 * 3 - 1));
     }

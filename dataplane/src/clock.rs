@@ -49,7 +49,8 @@ impl Clock for MonotonicClock {
     #[inline]
     fn now(&self) -> Nanos {
         // The call cannot fail: CLOCK_MONOTONIC exists on every Linux and needs no privilege.
-        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap_or(nix::sys::time::TimeSpec::new(0, 0));
+        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+            .unwrap_or(nix::sys::time::TimeSpec::new(0, 0));
         Nanos(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
     }
 }

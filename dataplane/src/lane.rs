@@ -29,7 +29,8 @@ impl<P: Port> Lane<P> {
     /// A lane of `worker` between `site` and `wan`.
     #[must_use]
     pub fn new(worker: usize, ends: &WireEnds, site: P, wan: P) -> Self {
-        let path = |direction: Direction, to: usize| Path::new(direction, worker, ends.ports[to], ends.shares[to].clone());
+        let path =
+            |direction: Direction, to: usize| Path::new(direction, worker, ends.ports[to], ends.shares[to].clone());
         Self {
             ports: [site, wan],
             paths: [path(Direction::Egress, 1), path(Direction::Ingress, 0)],
@@ -39,14 +40,7 @@ impl<P: Port> Lane<P> {
 
     /// One turn in both directions: refill, receive up to `max` packets each, judge, send. Returns how many came in.
     #[inline]
-    pub fn turn(
-        &mut self,
-        umem: &Umem,
-        pool: &mut FramePool,
-        table: &ContractTable,
-        now: Nanos,
-        max: usize,
-    ) -> usize {
+    pub fn turn(&mut self, umem: &Umem, pool: &mut FramePool, table: &ContractTable, now: Nanos, max: usize) -> usize {
         let [site, wan] = &mut self.ports;
         let [egress, ingress] = &mut self.paths;
         let mut trip = |path: &mut Path, from: &mut P, to: &mut P| {
@@ -67,7 +61,10 @@ impl<P: Port> Lane<P> {
     /// The earliest instant at which a held packet may leave; `None` when nothing is held.
     #[must_use]
     pub fn next_departure(&self, table: &ContractTable, now: Nanos) -> Option<Nanos> {
-        self.paths.iter().filter_map(|path| path.next_departure(table, now)).min()
+        self.paths
+            .iter()
+            .filter_map(|path| path.next_departure(table, now))
+            .min()
     }
 
     /// Packets waiting in the rings of both paths.

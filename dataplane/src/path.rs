@@ -14,7 +14,7 @@ use crate::cells::{Cells, SlotId};
 use crate::checksum;
 use crate::classify::PathClassifier;
 use crate::clock::Nanos;
-use crate::contract::{Action, Contract, ContractTable, Direction, Judge, Layer, Marking};
+use crate::contract::{Action, Contract, ContractTable, Direction, Judge, Marking};
 use crate::frame::{BATCH, Batch, FramePool, Packet, Umem};
 use crate::mark;
 use crate::meter::Color;
@@ -35,6 +35,23 @@ pub struct PortShare {
     pub shaper: ShaperState,
     /// Workers with conforming packets waiting for this port.
     pub backlog: ConformingBacklog,
+}
+
+impl PortShare {
+    /// Nobody waits, and the next packet may go at once.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            shaper: ShaperState::new(),
+            backlog: ConformingBacklog::new(),
+        }
+    }
+}
+
+impl Default for PortShare {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// A packet in a priority ring.
@@ -103,7 +120,10 @@ impl Path {
         table: &ContractTable,
         now: Nanos,
     ) {
-        let mut parsed = [Parsed::Other { l3_offset: 0, pcp: None }; BATCH];
+        let mut parsed = [Parsed::Other {
+            l3_offset: 0,
+            pcp: None,
+        }; BATCH];
         for (packet, parsed) in batch.iter().zip(&mut parsed) {
             *parsed = packet::parse(umem.bytes(&packet.frame), packet.wire_len as usize);
             self.counters.received += Amount::one(packet.wire_len);
@@ -130,15 +150,39 @@ impl Path {
         let rate = table.port_rates.get(self.to).and_then(Option::as_ref);
         let room = port.tx_room().min(budget);
         if !self.rings.is_empty() {
-            let mut gate = PortGate { rate, share: &self.share, worker: self.worker, now };
-            let mut sink =
-                PortSink { port, umem, pool, room, counters: &mut self.counters, cells: &table.cells, worker: self.worker };
+            let mut gate = PortGate {
+                rate,
+                share: &self.share,
+                worker: self.worker,
+                now,
+            };
+            let mut sink = PortSink {
+                port,
+                umem,
+                pool,
+                room,
+                counters: &mut self.counters,
+                cells: &table.cells,
+                worker: self.worker,
+            };
             self.rings.schedule(&table.order, now, &mut gate, &mut sink);
         }
         if rate.is_some() {
-            self.share.backlog.set(self.worker, self.rings.held_in(Half::Conforming) > 0);
+            self.share
+                .backlog
+                .set(self.worker, self.rings.held_in(Half::Conforming) > 0);
         }
         let lost = port.flush(pool);
+        let kicks = port.kicks();
+        self.counters.kicks = [
+            kicks.sent,
+            kicks.not_needed,
+            kicks.again,
+            kicks.dropped,
+            kicks.no_buffers,
+            kicks.network_down,
+            kicks.other,
+        ];
         if lost.packets > 0 {
             self.counters.forwarded.packets -= lost.packets;
             self.counters.forwarded.bytes -= lost.bytes;
@@ -159,7 +203,10 @@ impl Path {
     /// The ledger as it stands, with what the rings hold as they themselves count it.
     #[must_use]
     pub fn counters(&self) -> PathCounters {
-        let held = Amount { packets: self.rings.held() as u64, bytes: self.counters.held.bytes };
+        let held = Amount {
+            packets: self.rings.held() as u64,
+            bytes: self.counters.held.bytes,
+        };
         PathCounters { held, ..self.counters }
     }
 
@@ -170,25 +217,33 @@ impl Path {
     }
 
     #[inline]
-    fn classify<'a>(
-        &mut self,
-        table: &'a ContractTable,
-        parsed: &'a Parsed,
-        wire_len: u32,
-        now: Nanos,
-    ) -> Judged<'a> {
+    fn classify<'a>(&mut self, table: &'a ContractTable, parsed: &'a Parsed, wire_len: u32, now: Nanos) -> Judged<'a> {
         match parsed {
             Parsed::Ip(headers) => {
                 let (index, arrived) = self.classifier.classify(table, headers, now);
                 let counted = table.layer.count(wire_len, headers.l3_len);
                 let contract = table.contract(index);
-                Judged { contract, headers: Some(headers), arrived, l3_offset: headers.l3_offset, counted }
+                Judged {
+                    contract,
+                    headers: Some(headers),
+                    arrived,
+                    l3_offset: headers.l3_offset,
+                    counted,
+                }
             }
             Parsed::Other { l3_offset, .. } => {
                 self.counters.other += Amount::one(wire_len);
-                let counted = table.layer.count(wire_len, wire_len.saturating_sub(u32::from(*l3_offset)));
+                let counted = table
+                    .layer
+                    .count(wire_len, wire_len.saturating_sub(u32::from(*l3_offset)));
                 let contract = table.contract(table.other[self.direction.index()]);
-                Judged { contract, headers: None, arrived: Color::Green, l3_offset: *l3_offset, counted }
+                Judged {
+                    contract,
+                    headers: None,
+                    arrived: Color::Green,
+                    l3_offset: *l3_offset,
+                    counted,
+                }
             }
         }
     }
@@ -212,7 +267,9 @@ impl Path {
         } else {
             counters.nonconforming.add(counted);
             match (contract.action, judged.headers) {
-                (Action::Drop, _) => return self.drop(packet, DropReason::Policed, contract.slot, judged.counted, pool, table),
+                (Action::Drop, _) => {
+                    return self.drop(packet, DropReason::Policed, contract.slot, judged.counted, pool, table);
+                }
                 (Action::Remark, Some(headers)) => {
                     if remark(umem.bytes_mut(&mut packet.frame), headers, contract.marking) {
                         counters.remarked.add(counted);
@@ -221,7 +278,14 @@ impl Path {
                 (Action::Remark | Action::Queue, _) => {}
             }
             if pool.is_low() {
-                return self.drop(packet, DropReason::FramesLow, contract.slot, judged.counted, pool, table);
+                return self.drop(
+                    packet,
+                    DropReason::FramesLow,
+                    contract.slot,
+                    judged.counted,
+                    pool,
+                    table,
+                );
             }
         }
         let entry = Entry {
@@ -261,7 +325,11 @@ impl Path {
         table: &ContractTable,
     ) {
         self.counters.drop(reason, packet.wire_len);
-        table.cells.counters(self.worker, slot).dropped(reason).add(Amount::one(counted));
+        table
+            .cells
+            .counters(self.worker, slot)
+            .dropped(reason)
+            .add(Amount::one(counted));
         pool.put(packet.frame);
     }
 }
@@ -269,10 +337,17 @@ impl Path {
 #[inline]
 fn outcome(judged: &Judged<'_>, cells: &Cells, now: Nanos) -> Outcome {
     match &judged.contract.judge {
-        Judge::Always(half) => Outcome { half: *half, color: judged.arrived },
+        Judge::Always(half) => Outcome {
+            half: *half,
+            color: judged.arrived,
+        },
         Judge::Meter(meter) => {
             let color = meter.color(cells.buckets(judged.contract.slot), judged.counted, now, judged.arrived);
-            let half = if color == Color::Green { Half::Conforming } else { Half::Nonconforming };
+            let half = if color == Color::Green {
+                Half::Conforming
+            } else {
+                Half::Nonconforming
+            };
             Outcome { half, color }
         }
     }
@@ -290,7 +365,9 @@ fn remark(bytes: &mut [u8], headers: &Headers, marking: Marking) -> bool {
 /// the UMEM has room for the request, else it is computed here.
 #[inline]
 fn complete_checksum(umem: &Umem, packet: &mut Packet, headers: &Headers) {
-    let Some(partial) = checksum::find_partial(umem.bytes(&packet.frame), headers) else { return };
+    let Some(partial) = checksum::find_partial(umem.bytes(&packet.frame), headers) else {
+        return;
+    };
     if !umem.request_checksum(&mut packet.frame, partial.start, partial.offset) {
         checksum::complete(umem.bytes_mut(&mut packet.frame), headers, partial);
     }

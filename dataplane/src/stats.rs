@@ -63,7 +63,10 @@ impl Amount {
     #[inline]
     #[must_use]
     pub fn one(bytes: u32) -> Self {
-        Self { packets: 1, bytes: u64::from(bytes) }
+        Self {
+            packets: 1,
+            bytes: u64::from(bytes),
+        }
     }
 }
 
@@ -100,14 +103,19 @@ impl Counter {
     /// Adds. Only the owning worker may call this: two writers would lose counts (not memory safety).
     #[inline]
     pub fn add(&self, amount: Amount) {
-        self.packets.store(self.packets.load(Ordering::Relaxed) + amount.packets, Ordering::Relaxed);
-        self.bytes.store(self.bytes.load(Ordering::Relaxed) + amount.bytes, Ordering::Relaxed);
+        self.packets
+            .store(self.packets.load(Ordering::Relaxed) + amount.packets, Ordering::Relaxed);
+        self.bytes
+            .store(self.bytes.load(Ordering::Relaxed) + amount.bytes, Ordering::Relaxed);
     }
 
     /// Reads; packets and bytes may be one packet apart while the worker runs.
     #[must_use]
     pub fn get(&self) -> Amount {
-        Amount { packets: self.packets.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
+        Amount {
+            packets: self.packets.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -148,7 +156,20 @@ pub struct PathCounters {
     pub ce_marked: Amount,
     /// Received, but not IP.
     pub other: Amount,
+    /// Answers to wake-ups of the sending port, in the order of [`KICKS`].
+    pub kicks: [u64; KICKS.len()],
 }
+
+/// What a wake-up for sending can come to, by the names used in `weir status`.
+pub const KICKS: [&str; 7] = [
+    "sent",
+    "not_needed",
+    "again",
+    "dropped",
+    "no_buffers",
+    "network_down",
+    "other",
+];
 
 impl PathCounters {
     /// Counts a drop.
@@ -166,10 +187,36 @@ impl PathCounters {
     }
 }
 
-const WORDS: usize = 2 * (5 + DropReason::ALL.len());
+const AMOUNTS: usize = 5 + DropReason::ALL.len();
+const WORDS: usize = 2 * AMOUNTS + KICKS.len();
 
 impl PathCounters {
-    fn amounts(&self) -> [Amount; WORDS / 2] {
+    fn words(&self) -> [u64; WORDS] {
+        let mut words = [0; WORDS];
+        for (pair, amount) in words.chunks_exact_mut(2).zip(self.amounts()) {
+            pair.copy_from_slice(&[amount.packets, amount.bytes]);
+        }
+        words[2 * AMOUNTS..].copy_from_slice(&self.kicks);
+        words
+    }
+
+    fn from_words(words: &[u64; WORDS]) -> Self {
+        let amount = |n: usize| Amount {
+            packets: words[2 * n],
+            bytes: words[2 * n + 1],
+        };
+        Self {
+            received: amount(0),
+            forwarded: amount(1),
+            held: amount(2),
+            ce_marked: amount(3),
+            other: amount(4),
+            dropped: std::array::from_fn(|reason| amount(5 + reason)),
+            kicks: std::array::from_fn(|kick| words[2 * AMOUNTS + kick]),
+        }
+    }
+
+    fn amounts(&self) -> [Amount; AMOUNTS] {
         let [policed, full, red, codel, low, device] = self.dropped;
         [
             self.received,
@@ -184,11 +231,6 @@ impl PathCounters {
             low,
             device,
         ]
-    }
-
-    fn from_amounts(amounts: [Amount; WORDS / 2]) -> Self {
-        let [received, forwarded, held, ce_marked, other, dropped @ ..] = amounts;
-        Self { received, forwarded, held, ce_marked, other, dropped }
     }
 }
 
@@ -206,7 +248,10 @@ pub struct Published {
 
 impl Default for Published {
     fn default() -> Self {
-        Self { sequence: AtomicU64::new(0), words: std::array::from_fn(|_| AtomicU64::new(0)) }
+        Self {
+            sequence: AtomicU64::new(0),
+            words: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
     }
 }
 
@@ -218,9 +263,8 @@ impl Published {
         // The words must not be seen before the odd sequence: a release fence orders the store above before the stores
         // below for a reader that sees any of them and then passes its acquire fence.
         fence(Ordering::Release);
-        for (pair, amount) in self.words.chunks_exact(2).zip(counters.amounts()) {
-            pair[0].store(amount.packets, Ordering::Relaxed);
-            pair[1].store(amount.bytes, Ordering::Relaxed);
+        for (word, value) in self.words.iter().zip(counters.words()) {
+            word.store(value, Ordering::Relaxed);
         }
         self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
     }
@@ -232,13 +276,10 @@ impl Published {
         if before % 2 == 1 {
             return None;
         }
-        let mut amounts = [Amount::default(); WORDS / 2];
-        for (pair, amount) in self.words.chunks_exact(2).zip(&mut amounts) {
-            *amount = Amount { packets: pair[0].load(Ordering::Relaxed), bytes: pair[1].load(Ordering::Relaxed) };
-        }
+        let words = std::array::from_fn(|n| self.words[n].load(Ordering::Relaxed));
         fence(Ordering::Acquire);
         let after = self.sequence.load(Ordering::Relaxed);
-        (before == after).then(|| PathCounters::from_amounts(amounts))
+        (before == after).then(|| PathCounters::from_words(&words))
     }
 
     /// Reads, trying until an attempt succeeds.
@@ -258,7 +299,10 @@ mod tests {
     use super::*;
 
     fn sample(n: u64) -> PathCounters {
-        let amount = |k: u64| Amount { packets: k * n, bytes: 64 * k * n };
+        let amount = |k: u64| Amount {
+            packets: k * n,
+            bytes: 64 * k * n,
+        };
         PathCounters {
             received: amount(10),
             forwarded: amount(3),
@@ -266,6 +310,7 @@ mod tests {
             held: amount(1),
             ce_marked: amount(2),
             other: amount(5),
+            kicks: [n; KICKS.len()],
         }
     }
 

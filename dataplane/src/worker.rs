@@ -13,10 +13,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 
 use af_xdp::SharedArray;
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
+use arrayvec::ArrayVec;
 
 use crate::clock::{Clock, Nanos};
 use crate::contract::ContractTable;
@@ -126,6 +128,9 @@ pub const IDLE: Nanos = Nanos(100 * 1_000);
 /// Longest sleep. Bounds how late a worker sees a new table or a request to stop, and keeps its heartbeat fresh.
 const SLEEP: Nanos = Nanos(10 * 1_000_000);
 
+/// Sockets that one sleep watches: both ports of 16 lanes.
+const POLLED: usize = 32;
+
 /// Longest time a halting worker goes on for packets it still holds.
 const HALT: Nanos = Nanos(200 * 1_000_000);
 
@@ -155,7 +160,15 @@ impl<P: Port> Worker<P> {
         batch: usize,
     ) -> Self {
         let tables = Cache::new(tables.clone());
-        Self { lanes, umem, pool, tables, shared, heartbeats: Vec::new(), batch }
+        Self {
+            lanes,
+            umem,
+            pool,
+            tables,
+            shared,
+            heartbeats: Vec::new(),
+            batch,
+        }
     }
 
     /// Lets the worker write the time of each turn to slot `index` of `array`, for the XDP program of a port.
@@ -176,7 +189,13 @@ impl<P: Port> Worker<P> {
         received
     }
 
-    /// The lanes, to put packets in and take them out (memory ports).
+    /// The lanes.
+    #[must_use]
+    pub fn lanes(&self) -> &[Lane<P>] {
+        &self.lanes
+    }
+
+    /// The same, to put packets in and take them out (memory ports).
     pub fn lanes_mut(&mut self) -> &mut [Lane<P>] {
         &mut self.lanes
     }
@@ -190,7 +209,10 @@ impl<P: Port> Worker<P> {
     #[must_use]
     pub fn next_departure(&mut self, now: Nanos) -> Option<Nanos> {
         let table = self.tables.load();
-        self.lanes.iter().filter_map(|lane| lane.next_departure(table, now)).min()
+        self.lanes
+            .iter()
+            .filter_map(|lane| lane.next_departure(table, now))
+            .min()
     }
 
     /// Frames in the pool, the rings and the ports: all there are, unless one was lost.
@@ -213,7 +235,9 @@ impl<P: Port> Worker<P> {
         for (array, index) in &self.heartbeats {
             array.set(*index, now.0);
         }
-        self.shared.turns.store(self.shared.turns.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.shared
+            .turns
+            .store(self.shared.turns.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.shared.free_frames.store(self.pool.len() as u64, Ordering::Relaxed);
         // Release: whoever reads this generation knows that every batch judged by an older table is done.
         self.shared.generation.store(generation, Ordering::Release);
@@ -253,8 +277,13 @@ impl Worker<XdpPort> {
     fn sleep(&mut self, now: Nanos) {
         let departure = self.next_departure(now).map(|at| at.since(now));
         let sleep = departure.map_or(SLEEP, |wait| wait.min(SLEEP));
-        let sockets = self.lanes.iter().flat_map(|lane| lane.ports().iter().map(XdpPort::socket));
+        let sockets = self
+            .lanes
+            .iter()
+            .flat_map(|lane| lane.ports().iter().map(|port| port.socket().fd()));
+        // A worker with more sockets than fit sleeps on the first of them: SLEEP bounds how late it sees the others.
+        let sockets: ArrayVec<_, POLLED> = sockets.take(POLLED).collect();
         // An error here (a signal) only means that the next turn comes early.
-        let _woken = af_xdp::poll(sockets, std::time::Duration::from_nanos(sleep.0));
+        let _woken = af_xdp::poll(&sockets, Some(Duration::from_nanos(sleep.0)));
     }
 }

@@ -47,14 +47,25 @@ impl FlowCache {
     /// An empty cache for `flows` flows, a power of two, at least 2.
     #[must_use]
     pub fn new(flows: usize) -> Self {
-        assert!(flows.is_power_of_two() && flows >= 2, "a flow cache holds a power of two of flows");
+        assert!(
+            flows.is_power_of_two() && flows >= 2,
+            "a flow cache holds a power of two of flows"
+        );
         let empty = Entry {
-            key: FlowKey { src: 0, dst: 0, ports: 0, rest: 0 },
+            key: FlowKey {
+                src: 0,
+                dst: 0,
+                ports: 0,
+                rest: 0,
+            },
             generation: 0,
             contract: ContractIndex(0),
             arrived: Color::Green,
         };
-        Self { entries: vec![empty; flows].into_boxed_slice(), hash: FixedState::default() }
+        Self {
+            entries: vec![empty; flows].into_boxed_slice(),
+            hash: FixedState::default(),
+        }
     }
 
     /// What table `generation` said about `key`, if it is still here.
@@ -63,7 +74,9 @@ impl FlowCache {
     pub fn get(&self, key: &FlowKey, generation: u64) -> Option<(ContractIndex, Color)> {
         let place = self.place(key);
         let pair = &self.entries[place..place + 2];
-        let entry = pair.iter().find(|entry| entry.generation == generation && entry.key == *key)?;
+        let entry = pair
+            .iter()
+            .find(|entry| entry.generation == generation && entry.key == *key)?;
         Some((entry.contract, entry.arrived))
     }
 
@@ -72,7 +85,12 @@ impl FlowCache {
     pub fn put(&mut self, key: FlowKey, generation: u64, contract: ContractIndex, arrived: Color) {
         let place = self.place(&key);
         self.entries[place + 1] = self.entries[place];
-        self.entries[place] = Entry { key, generation, contract, arrived };
+        self.entries[place] = Entry {
+            key,
+            generation,
+            contract,
+            arrived,
+        };
     }
 
     #[inline]
@@ -102,9 +120,17 @@ impl FlowKey {
             Family::Ipv6 => 1,
         };
         let pcp = headers.pcp.map_or(8, |pcp| u32::from(pcp.get()));
-        let rest =
-            u32::from(headers.protocol) | u32::from(headers.dscp.get()) << 8 | pcp << 16 | family << 24 | has_ports << 25;
-        Some(Self { src: headers.src, dst: headers.dst, ports, rest })
+        let rest = u32::from(headers.protocol)
+            | u32::from(headers.dscp.get()) << 8
+            | pcp << 16
+            | family << 24
+            | has_ports << 25;
+        Some(Self {
+            src: headers.src,
+            dst: headers.dst,
+            ports,
+            rest,
+        })
     }
 }
 
@@ -113,7 +139,12 @@ mod tests {
     use super::*;
 
     fn key(n: u32) -> FlowKey {
-        FlowKey { src: u128::from(n), dst: 1, ports: n, rest: 0 }
+        FlowKey {
+            src: u128::from(n),
+            dst: 1,
+            ports: n,
+            rest: 0,
+        }
     }
 
     #[test]

@@ -61,7 +61,12 @@ impl Classifier {
     #[must_use]
     pub fn new(services: ServiceTable, uncontracted: Vec<[ContractIndex; 2]>) -> Self {
         let segments = [PrefixTable::new(32), PrefixTable::new(128)];
-        Self { services, segments, contracts: HashMap::default(), uncontracted }
+        Self {
+            services,
+            segments,
+            contracts: HashMap::default(),
+            uncontracted,
+        }
     }
 
     /// Adds a prefix to a segment.
@@ -82,7 +87,8 @@ impl Classifier {
             Direction::Egress => (headers.src, headers.ports.map(|ports| ports.src)),
             Direction::Ingress => (headers.dst, headers.ports.map(|ports| ports.dst)),
         };
-        self.services.find(headers.family, address, port.map(|port| (headers.protocol, port)))
+        self.services
+            .find(headers.family, address, port.map(|port| (headers.protocol, port)))
     }
 
     /// The contract of a packet of `service`: one whose segment holds the far address, the longest prefix first; else the
@@ -100,7 +106,16 @@ impl Classifier {
                 Direction::Egress => headers.dst,
                 Direction::Ingress => headers.src,
             };
-            let at = |segment| self.contracts.get(&ContractKey { service, class, direction, segment }).copied();
+            let at = |segment| {
+                self.contracts
+                    .get(&ContractKey {
+                        service,
+                        class,
+                        direction,
+                        segment,
+                    })
+                    .copied()
+            };
             let segments = self.segments[headers.family as usize].covering(far);
             segments.map(|segment| Some(*segment)).chain([None]).find_map(at)
         });
@@ -123,7 +138,11 @@ impl PathClassifier {
     /// Takes all its memory now.
     #[must_use]
     pub fn new(direction: Direction) -> Self {
-        Self { direction, cache: FlowCache::new(FLOWS), fragments: FragmentTable::new(FRAGMENTS) }
+        Self {
+            direction,
+            cache: FlowCache::new(FLOWS),
+            fragments: FragmentTable::new(FRAGMENTS),
+        }
     }
 
     /// The contract of a packet, and the colour it arrives with.

@@ -18,7 +18,11 @@ impl<V> PrefixTable<V> {
     /// An empty table for addresses of `bits` bits.
     #[must_use]
     pub fn new(bits: u8) -> Self {
-        Self { bits, lengths: Vec::new(), values: HashMap::default() }
+        Self {
+            bits,
+            lengths: Vec::new(),
+            values: HashMap::default(),
+        }
     }
 
     /// The value of exactly `address/length`, made by `new` if there is none. Bits beyond the length are ignored, a length
@@ -28,13 +32,17 @@ impl<V> PrefixTable<V> {
         if let Err(place) = self.lengths.binary_search_by(|known| length.cmp(known)) {
             self.lengths.insert(place, length);
         }
-        self.values.entry((length, self.masked(address, length))).or_insert_with(new)
+        self.values
+            .entry((length, self.masked(address, length)))
+            .or_insert_with(new)
     }
 
     /// The values of all prefixes that contain `address`, longest first.
     #[inline]
     pub fn covering(&self, address: u128) -> impl Iterator<Item = &V> {
-        self.lengths.iter().filter_map(move |&length| self.values.get(&(length, self.masked(address, length))))
+        self.lengths
+            .iter()
+            .filter_map(move |&length| self.values.get(&(length, self.masked(address, length))))
     }
 
     /// Whether nothing was entered.
@@ -72,7 +80,10 @@ mod tests {
         let mut table = PrefixTable::new(128);
         table.entry(u128::MAX, 0, || "default");
         table.entry(u128::MAX, 128, || "host");
-        assert_eq!(table.covering(u128::MAX).copied().collect::<Vec<_>>(), ["host", "default"]);
+        assert_eq!(
+            table.covering(u128::MAX).copied().collect::<Vec<_>>(),
+            ["host", "default"]
+        );
         assert_eq!(table.covering(1).copied().collect::<Vec<_>>(), ["default"]);
     }
 }

@@ -49,18 +49,14 @@ impl ServiceTable {
     /// No endpoints.
     #[must_use]
     pub fn new() -> Self {
-        Self { ipv4: PrefixTable::new(32), ipv6: PrefixTable::new(128) }
+        Self {
+            ipv4: PrefixTable::new(32),
+            ipv6: PrefixTable::new(128),
+        }
     }
 
     /// Adds an endpoint. Two services with the same endpoint are refused by the configuration; here the first one stays.
-    pub fn insert(
-        &mut self,
-        family: Family,
-        address: u128,
-        length: u8,
-        ports: Option<PortRange>,
-        service: ServiceId,
-    ) {
+    pub fn insert(&mut self, family: Family, address: u128, length: u8, ports: Option<PortRange>, service: ServiceId) {
         let at = self.family_mut(family).entry(address, length, AtPrefix::default);
         match ports {
             Some(range) => at.by_port.push((range, service)),
@@ -102,7 +98,11 @@ mod tests {
 
     fn table() -> ServiceTable {
         let mut table = ServiceTable::new();
-        let https = Some(PortRange { protocol: TCP, first: 443, last: 443 });
+        let https = Some(PortRange {
+            protocol: TCP,
+            first: 443,
+            last: 443,
+        });
         table.insert(Family::Ipv4, 0x0a00_0000, 8, None, ServiceId(0));
         table.insert(Family::Ipv4, 0x0a01_0000, 16, https, ServiceId(1));
         table.insert(Family::Ipv4, 0x0a01_0000, 16, None, ServiceId(2));

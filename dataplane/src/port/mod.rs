@@ -10,8 +10,10 @@ mod program;
 mod xdp;
 
 pub use memory::MemoryPort;
-pub use program::{Attached, KernelCounters, Program, ProgramError, XdpMode};
+pub use program::{Attached, KernelCounters, OnStall, Program, ProgramError, QUEUES_MAX, STALE_AFTER, XdpMode};
 pub use xdp::{XdpPort, XdpPortConfig};
+
+pub use af_xdp::KickCounts;
 
 use crate::frame::{Batch, FramePool, Packet};
 use crate::stats::Amount;
@@ -39,6 +41,11 @@ pub trait Port {
     /// Whether local senders may hand over packets whose transport checksum is still to be filled in (veth).
     fn has_partial_checksums(&self) -> bool {
         false
+    }
+
+    /// How often each answer came back from a wake-up for sending.
+    fn kicks(&self) -> KickCounts {
+        KickCounts::default()
     }
 
     /// Frames this port or the kernel below it holds, for the audit that no frame is missing.

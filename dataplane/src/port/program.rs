@@ -157,7 +157,12 @@ impl Program {
             .map_err(|e| map_error("heartbeats", &e))?;
         let heartbeats = SharedArray::map(heartbeats.map().fd().as_fd(), QUEUES_MAX as usize)
             .map_err(|e| map_error("heartbeats", &e))?;
-        Ok(Self { ebpf, sockets, heartbeats, counters })
+        Ok(Self {
+            ebpf,
+            sockets,
+            heartbeats,
+            counters,
+        })
     }
 
     /// Lets `socket` serve `queue`.
@@ -165,7 +170,15 @@ impl Program {
     /// # Errors
     /// The kernel refuses the map entry.
     pub fn serve(&mut self, queue: u32, socket: &Socket) -> Result<(), ProgramError> {
-        self.sockets.set(queue, socket.as_fd().try_clone_to_owned().map_err(|e| map_error("sockets", &e))?, 0)
+        self.sockets
+            .set(
+                queue,
+                socket
+                    .as_fd()
+                    .try_clone_to_owned()
+                    .map_err(|e| map_error("sockets", &e))?,
+                0,
+            )
             .map_err(|e| map_error("sockets", &e))
     }
 
@@ -189,26 +202,39 @@ impl Program {
             .ebpf
             .program_mut("weir")
             .and_then(|program| program.try_into().ok())
-            .ok_or_else(|| ProgramError::Load { cause: "the object holds no XDP program `weir`".into() })?;
-        program.load().map_err(|error| ProgramError::Load { cause: chain(&error) })?;
+            .ok_or_else(|| ProgramError::Load {
+                cause: "the object holds no XDP program `weir`".into(),
+            })?;
+        program
+            .load()
+            .map_err(|error| ProgramError::Load { cause: chain(&error) })?;
         let modes: &[XdpMode] = match wanted {
             Some(XdpMode::Native) => &[XdpMode::Native],
             Some(XdpMode::Generic) => &[XdpMode::Generic],
             None => &[XdpMode::Native, XdpMode::Generic],
         };
         let (mode, link) = attach_first(program, interface, interface_index, modes)?;
-        Ok(Attached { program: self, mode, _link: link })
+        Ok(Attached {
+            program: self,
+            mode,
+            link: Some(link),
+        })
     }
 }
 
-/// A program at work. Dropping it detaches: packets go to the kernel again.
+/// A program at work. Dropping it detaches it: packets go to the kernel again.
 pub struct Attached {
     program: Program,
     mode: XdpMode,
-    _link: FdLink,
+    link: Option<FdLink>,
 }
 
 impl Attached {
+    /// Detaches now; the counters can still be read.
+    pub fn detach(&mut self) {
+        self.link = None;
+    }
+
     /// How it is attached.
     #[must_use]
     pub fn mode(&self) -> XdpMode {
@@ -222,10 +248,18 @@ impl Attached {
     pub fn counters(&self, queue: u32) -> Result<KernelCounters, ProgramError> {
         let read = |which: u32| -> Result<Amount, ProgramError> {
             let key = queue * COUNTERS + which;
-            let by_cpu = self.program.counters.get(&key, 0).map_err(|e| map_error("counters", &e))?;
+            let by_cpu = self
+                .program
+                .counters
+                .get(&key, 0)
+                .map_err(|e| map_error("counters", &e))?;
             Ok(by_cpu.iter().map(|&[packets, bytes]| Amount { packets, bytes }).sum())
         };
-        Ok(KernelCounters { to_kernel: read(0)?, dropped_stale: read(1)?, dropped_no_socket: read(2)? })
+        Ok(KernelCounters {
+            to_kernel: read(0)?,
+            dropped_stale: read(1)?,
+            dropped_no_socket: read(2)?,
+        })
     }
 }
 
@@ -243,28 +277,41 @@ fn attach_first(
         };
         match program.attach_to_if_index(interface_index, flags) {
             Ok(id) => {
-                let no_link = |_| ProgramError::NoLink { interface: interface.to_owned() };
-                let link = program.take_link(id).map_err(|e| ProgramError::Load { cause: chain(&e) })?;
+                let no_link = |_| ProgramError::NoLink {
+                    interface: interface.to_owned(),
+                };
+                let link = program
+                    .take_link(id)
+                    .map_err(|e| ProgramError::Load { cause: chain(&e) })?;
                 return Ok((mode, FdLink::try_from(link).map_err(no_link)?));
             }
             Err(error) => {
                 let cause = io_cause(&error);
                 let busy = cause.raw_os_error() == Some(nix::errno::Errno::EBUSY as i32);
-                last = Some(ProgramError::Attach { interface: interface.to_owned(), mode, cause });
+                last = Some(ProgramError::Attach {
+                    interface: interface.to_owned(),
+                    mode,
+                    cause,
+                });
                 if busy {
                     break;
                 }
             }
         }
     }
-    Err(last.unwrap_or_else(|| ProgramError::NoLink { interface: interface.to_owned() }))
+    Err(last.unwrap_or_else(|| ProgramError::NoLink {
+        interface: interface.to_owned(),
+    }))
 }
 
 /// The error number at the bottom of a chain of errors, so that a remedy can be named for it.
 fn io_cause(error: &(dyn std::error::Error + 'static)) -> std::io::Error {
     let mut next = Some(error);
     while let Some(current) = next {
-        if let Some(code) = current.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
+        if let Some(code) = current
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::raw_os_error)
+        {
             return std::io::Error::from_raw_os_error(code);
         }
         next = current.source();
@@ -273,11 +320,17 @@ fn io_cause(error: &(dyn std::error::Error + 'static)) -> std::io::Error {
 }
 
 fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, ProgramError> {
-    ebpf.take_map(name).ok_or(ProgramError::Map { map: name, cause: "it is not in the object".into() })
+    ebpf.take_map(name).ok_or(ProgramError::Map {
+        map: name,
+        cause: "it is not in the object".into(),
+    })
 }
 
 fn map_error(map: &'static str, error: &(dyn std::error::Error + 'static)) -> ProgramError {
-    ProgramError::Map { map, cause: chain(error) }
+    ProgramError::Map {
+        map,
+        cause: chain(error),
+    }
 }
 
 /// An error with its causes on one line.

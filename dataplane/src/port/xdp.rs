@@ -38,10 +38,21 @@ impl XdpPort {
     /// # Errors
     /// Anything [`Socket::bind`] reports.
     pub fn bind(umem: &Umem, config: &XdpPortConfig, pool: &mut FramePool) -> Result<Self, af_xdp::Error> {
-        let socket =
-            Socket::bind(umem, config.interface_index, config.queue, &config.socket, pool.frames())?;
+        let socket = Socket::bind(
+            umem,
+            config.interface_index,
+            config.queue,
+            &config.socket,
+            pool.frames(),
+        )?;
         let lengths = vec![0; config.socket.tx_size as usize].into_boxed_slice();
-        Ok(Self { socket, partial_checksums: config.partial_checksums, lengths, staged: 0, consumed: 0 })
+        Ok(Self {
+            socket,
+            partial_checksums: config.partial_checksums,
+            lengths,
+            staged: 0,
+            consumed: 0,
+        })
     }
 
     /// The socket, for the XDP program's map, poll(2) and statistics.
@@ -56,12 +67,6 @@ impl XdpPort {
     /// getsockopt(2) fails.
     pub fn statistics(&self) -> Result<Statistics, af_xdp::Error> {
         self.socket.statistics()
-    }
-
-    /// How often each answer came back from a wake-up.
-    #[must_use]
-    pub fn kicks(&self) -> KickCounts {
-        self.socket.kick_counts()
     }
 
     /// Length of the packet that the kernel consumed last.
@@ -81,7 +86,8 @@ impl Port for XdpPort {
     #[inline]
     fn refill(&mut self, pool: &mut FramePool) {
         self.socket.refill(pool.frames(), usize::MAX);
-        self.socket.wake_rx();
+        // What it came to is in the socket's own counts; a refused wake-up is tried again in the next turn.
+        let _woken = self.socket.wake_rx();
     }
 
     #[inline]
@@ -129,7 +135,11 @@ impl Port for XdpPort {
         self.partial_checksums
     }
 
+    fn kicks(&self) -> KickCounts {
+        self.socket.kick_counts()
+    }
+
     fn frames_inside(&self) -> usize {
-        self.socket.frames_inside()
+        (self.socket.frames_in_fill() + self.socket.frames_in_tx()) as usize
     }
 }
