@@ -187,8 +187,11 @@ impl Appliance {
     /// See [`StartError`]; the machine is left as it was.
     pub fn start(path: &Path, loaded: Loaded) -> Result<Self, StartError> {
         let config = loaded.config;
-        let interfaces: Vec<Interface> =
-            config.ports.iter().map(|port| Interface::prepare(&port.interface)).collect::<Result<_, _>>()?;
+        let interfaces: Vec<Interface> = config
+            .ports
+            .iter()
+            .map(|port| Interface::prepare(&port.interface))
+            .collect::<Result<_, _>>()?;
         let plan = Plan::new(&config, &interfaces)?;
         let mut compiler = Compiler::new(plan.workers.len(), SLACK);
         let compiled = compiler.compile(&config, Timestamp::now())?;
@@ -217,9 +220,18 @@ impl Appliance {
                 &publisher.current(),
                 share.clone(),
             )?;
-            let lanes = planned.lanes.iter().zip(built.worker.lanes()).map(|(lane, ends)| LaneEnds::new(lane, ends));
+            let lanes = planned
+                .lanes
+                .iter()
+                .zip(built.worker.lanes())
+                .map(|(lane, ends)| LaneEnds::new(lane, ends));
             let lanes = lanes.collect::<Result<_, _>>().map_err(StartError::Thread)?;
-            workers.push(RunningWorker { cpu: planned.cpu, frames: built.frames, thread: None, lanes });
+            workers.push(RunningWorker {
+                cpu: planned.cpu,
+                frames: built.frames,
+                thread: None,
+                lanes,
+            });
             shared.push(share);
             unstarted.push(built.worker);
         }
@@ -235,7 +247,13 @@ impl Appliance {
             publisher,
             workers,
             shared,
-            ports: interfaces.into_iter().map(|interface| RunningPort { interface, attached: None }).collect(),
+            ports: interfaces
+                .into_iter()
+                .map(|interface| RunningPort {
+                    interface,
+                    attached: None,
+                })
+                .collect(),
             started: Instant::now(),
             last_reload_error: None,
         };
@@ -248,8 +266,10 @@ impl Appliance {
             let running = &mut appliance.ports[number];
             let wanted = plan::xdp_mode(port.xdp);
             let attached = program.attach(&port.interface, running.interface.index, wanted);
-            running.attached =
-                Some(attached.map_err(|cause| StartError::Program { port: port.name.clone(), cause })?);
+            running.attached = Some(attached.map_err(|cause| StartError::Program {
+                port: port.name.clone(),
+                cause,
+            })?);
         }
         Ok(appliance)
     }
@@ -299,9 +319,15 @@ impl Appliance {
     pub fn fault(&self) -> Option<String> {
         let gone = self.ports.iter().find(|port| port.interface.is_gone());
         if let Some(port) = gone {
-            return Some(format!("interface `{}` has vanished: bring it back and start weir again", port.interface.name));
+            return Some(format!(
+                "interface `{}` has vanished: bring it back and start weir again",
+                port.interface.name
+            ));
         }
-        let ended = self.workers.iter().position(|w| w.thread.as_ref().is_none_or(JoinHandle::is_finished));
+        let ended = self
+            .workers
+            .iter()
+            .position(|w| w.thread.as_ref().is_none_or(JoinHandle::is_finished));
         ended.map(|worker| format!("worker {worker} has ended by itself: this is an error in weir, please report it"))
     }
 
@@ -358,7 +384,10 @@ impl Appliance {
                 for (end, published) in published.iter().enumerate() {
                     let port = lane.ports[end];
                     let report = LedgerReport::new(&self.config.ports[port].name, lane.queue, &published.read());
-                    let kernel = self.ports[port].attached.as_ref().and_then(|a| a.counters(lane.queue).ok());
+                    let kernel = self.ports[port]
+                        .attached
+                        .as_ref()
+                        .and_then(|a| a.counters(lane.queue).ok());
                     ledger.push(report.with_kernel(&kernel.unwrap_or_default()));
                 }
             }
@@ -398,7 +427,11 @@ impl Appliance {
                     config::Side::Wan => "wan",
                 }
                 .to_owned(),
-                xdp: running.attached.as_ref().map_or("none", |attached| attached.mode().name()).to_owned(),
+                xdp: running
+                    .attached
+                    .as_ref()
+                    .map_or("none", |attached| attached.mode().name())
+                    .to_owned(),
                 mode: "copy".to_owned(),
                 driver: running.interface.driver.clone(),
                 rate_bps: port.rate_bps,
@@ -418,7 +451,11 @@ impl Appliance {
                         queue: lane.queue,
                         worker: number,
                         xdp_statistics: crate::interface::statistics_by_name(lane.sockets[end].as_fd()),
-                        kicks: KICKS.iter().zip(kicks).map(|(name, n)| ((*name).to_owned(), n)).collect(),
+                        kicks: KICKS
+                            .iter()
+                            .zip(kicks)
+                            .map(|(name, n)| ((*name).to_owned(), n))
+                            .collect(),
                     });
                 }
             }
@@ -445,8 +482,10 @@ fn make_bridges(config: &Config) -> Result<(), StartError> {
     for wire in &config.wires {
         let Some(bridge) = &wire.bridge else { continue };
         let ports = [wire.site, wire.wan].map(|port| config.ports[port].interface.as_str());
-        pktgen::lab::ensure_bridge(bridge, &ports)
-            .map_err(|cause| StartError::Bridge { bridge: bridge.clone(), cause: cause.to_string() })?;
+        pktgen::lab::ensure_bridge(bridge, &ports).map_err(|cause| StartError::Bridge {
+            bridge: bridge.clone(),
+            cause: cause.to_string(),
+        })?;
     }
     Ok(())
 }

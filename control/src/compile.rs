@@ -20,9 +20,7 @@ use dataplane::priority::{ClassOrder, Half, MAX_CLASSES, Order};
 use dataplane::shaper::{ShaperRate, ShaperRateError};
 use jiff::Timestamp;
 
-use crate::report::{
-    ContractReport, Counters, OtherReport, Tokens, TrafficReport, UncontractedReport, direction_name,
-};
+use crate::report::{ContractReport, Counters, OtherReport, Tokens, TrafficReport, UncontractedReport, direction_name};
 
 /// Why a checked configuration still cannot become a table.
 #[derive(Debug, thiserror::Error)]
@@ -60,9 +58,19 @@ pub enum CompileError {
 /// What a contract's state is known by, over all tables of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum SlotKey {
-    Contract { service: String, class: String, direction: Direction, segment: Option<String> },
-    Uncontracted { class: String, direction: Direction },
-    Other { direction: Direction },
+    Contract {
+        service: String,
+        class: String,
+        direction: Direction,
+        segment: Option<String>,
+    },
+    Uncontracted {
+        class: String,
+        direction: Direction,
+    },
+    Other {
+        direction: Direction,
+    },
 }
 
 /// A published table with the names of what is in it.
@@ -111,7 +119,14 @@ impl Compiler {
         let other = Direction::BOTH.map(|direction| {
             let class = class_ids[config.defaults.other.class];
             let judge = Judge::Always(half(config.defaults.other.conformance));
-            entries.add(self, SlotKey::Other { direction }, judge, Action::Queue, Marking::default(), class)
+            entries.add(
+                self,
+                SlotKey::Other { direction },
+                judge,
+                Action::Queue,
+                Marking::default(),
+                class,
+            )
         });
         let uncontracted = self.uncontracted(config, &class_ids, &mut entries);
         let mut classifier = Classifier::new(self.service_table(config), uncontracted);
@@ -139,14 +154,22 @@ impl Compiler {
             port_rates: self.port_rates(config)?,
             cells: self.cells.clone(),
         };
-        Ok(Compiled { table: Arc::new(table), next_change, region: config.region.clone(), entries: entries.keys })
+        Ok(Compiled {
+            table: Arc::new(table),
+            next_change,
+            region: config.region.clone(),
+            entries: entries.keys,
+        })
     }
 
     fn class_ids(&mut self, config: &Config) -> Result<Vec<ClassId>, CompileError> {
         let id = |class: &config::Class| {
             let number = self.classes.number(class.name.clone());
             if number as usize >= MAX_CLASSES {
-                return Err(CompileError::Classes { name: class.name.clone(), number: number as usize + 1 });
+                return Err(CompileError::Classes {
+                    name: class.name.clone(),
+                    number: number as usize + 1,
+                });
             }
             Ok(ClassId(number as u8))
         };
@@ -165,7 +188,10 @@ impl Compiler {
         let mut by_class = vec![[ContractIndex(0); 2]; self.classes.len()];
         for (class, &id) in config.classes.iter().zip(class_ids) {
             by_class[usize::from(id.0)] = Direction::BOTH.map(|direction| {
-                let key = SlotKey::Uncontracted { class: class.name.clone(), direction };
+                let key = SlotKey::Uncontracted {
+                    class: class.name.clone(),
+                    direction,
+                };
                 entries.add(self, key, judge, Action::Remark, marking(class), id)
             });
         }
@@ -186,7 +212,11 @@ impl Compiler {
                             config::Protocol::Udp => 17,
                         };
                         for range in &ports.ranges {
-                            let range = PortRange { protocol, first: *range.start(), last: *range.end() };
+                            let range = PortRange {
+                                protocol,
+                                first: *range.start(),
+                                last: *range.end(),
+                            };
                             table.insert(family, address, length, Some(range), id);
                         }
                     }
@@ -205,8 +235,15 @@ impl Compiler {
         entries: &mut Entries,
     ) -> Result<Option<Timestamp>, CompileError> {
         let mut next_change: Option<Timestamp> = None;
-        for contract in config.contracts.iter().filter(|contract| contract.region == config.region) {
-            let coming = [contract.from, contract.until].into_iter().flatten().filter(|&change| change > at);
+        for contract in config
+            .contracts
+            .iter()
+            .filter(|contract| contract.region == config.region)
+        {
+            let coming = [contract.from, contract.until]
+                .into_iter()
+                .flatten()
+                .filter(|&change| change > at);
             next_change = coming.chain(next_change).min();
             let begun = contract.from.is_none_or(|from| from <= at);
             let ended = contract.until.is_some_and(|until| until <= at);
@@ -247,7 +284,10 @@ impl Compiler {
     fn port_rates(&self, config: &Config) -> Result<Box<[Option<ShaperRate>]>, CompileError> {
         let rate = |port: &config::Port| {
             let rate = port.rate_bps.map(|rate| ShaperRate::new(rate, self.slack)).transpose();
-            rate.map_err(|cause| CompileError::PortRate { port: port.name.clone(), cause })
+            rate.map_err(|cause| CompileError::PortRate {
+                port: port.name.clone(),
+                cause,
+            })
         };
         config.ports.iter().map(rate).collect()
     }
@@ -262,11 +302,19 @@ impl Compiled {
             let contract = self.table.contract(*index);
             let counters = Counters::read(&self.table.cells, contract.slot);
             match key {
-                SlotKey::Contract { service, class, direction, segment } => {
+                SlotKey::Contract {
+                    service,
+                    class,
+                    direction,
+                    segment,
+                } => {
                     let Judge::Meter(meter) = &contract.judge else { continue };
                     let tokens = now.map(|now| {
                         let levels = meter.levels(self.table.cells.buckets(contract.slot), now);
-                        Tokens { committed: levels.committed_bytes, second: levels.second_bytes }
+                        Tokens {
+                            committed: levels.committed_bytes,
+                            second: levels.second_bytes,
+                        }
                     });
                     report.contracts.push(ContractReport {
                         service: service.clone(),
@@ -285,7 +333,10 @@ impl Compiled {
                     counters,
                 }),
                 SlotKey::Other { direction } => {
-                    report.other.push(OtherReport { direction: direction_name(*direction).to_owned(), counters });
+                    report.other.push(OtherReport {
+                        direction: direction_name(*direction).to_owned(),
+                        counters,
+                    });
                 }
             }
         }
@@ -312,7 +363,13 @@ impl Entries {
     ) -> ContractIndex {
         let index = ContractIndex(self.contracts.len() as u32);
         let slot = SlotId(compiler.slots.number(key.clone()));
-        self.contracts.push(Contract { judge, action, marking, class, slot });
+        self.contracts.push(Contract {
+            judge,
+            action,
+            marking,
+            class,
+            slot,
+        });
         self.keys.push((key, index));
         index
     }
@@ -359,11 +416,22 @@ fn prefix(net: &ipnet::IpNet) -> (Family, u128, u8) {
 }
 
 fn class_map(config: &Config, ids: &[ClassId]) -> ClassMap {
-    let default = config.classes.iter().position(|class| class.default).map_or(ids[0], |default| ids[default]);
-    let mut map = ClassMap { by_dscp: [None; 64], by_pcp: [None; 8], default };
+    let default = config
+        .classes
+        .iter()
+        .position(|class| class.default)
+        .map_or(ids[0], |default| ids[default]);
+    let mut map = ClassMap {
+        by_dscp: [None; 64],
+        by_pcp: [None; 8],
+        default,
+    };
     for (class, &id) in config.classes.iter().zip(ids) {
-        let colored =
-            [(&class.dscp, Color::Green), (&class.yellow_dscp, Color::Yellow), (&class.red_dscp, Color::Red)];
+        let colored = [
+            (&class.dscp, Color::Green),
+            (&class.yellow_dscp, Color::Yellow),
+            (&class.red_dscp, Color::Red),
+        ];
         for (list, color) in colored {
             for &dscp in list {
                 map.by_dscp[usize::from(dscp)] = Some((id, color));
@@ -390,13 +458,23 @@ fn order(config: &Config, ids: &[ClassId]) -> Order {
 fn profile(meter: &MeterConfig) -> Result<Profile, ProfileError> {
     match *meter {
         MeterConfig::TokenBucket { rate_bps, burst_bytes } => Profile::token_bucket(rate_bps, burst_bytes),
-        MeterConfig::SrTcm { cir_bps, cbs_bytes, ebs_bytes } => Profile::sr_tcm(cir_bps, cbs_bytes, ebs_bytes),
-        MeterConfig::TrTcm { cir_bps, cbs_bytes, pir_bps, pbs_bytes } => {
-            Profile::tr_tcm(cir_bps, cbs_bytes, pir_bps, pbs_bytes)
-        }
-        MeterConfig::TrTcm4115 { cir_bps, cbs_bytes, eir_bps, ebs_bytes } => {
-            Profile::tr_tcm_4115(cir_bps, cbs_bytes, eir_bps, ebs_bytes)
-        }
+        MeterConfig::SrTcm {
+            cir_bps,
+            cbs_bytes,
+            ebs_bytes,
+        } => Profile::sr_tcm(cir_bps, cbs_bytes, ebs_bytes),
+        MeterConfig::TrTcm {
+            cir_bps,
+            cbs_bytes,
+            pir_bps,
+            pbs_bytes,
+        } => Profile::tr_tcm(cir_bps, cbs_bytes, pir_bps, pbs_bytes),
+        MeterConfig::TrTcm4115 {
+            cir_bps,
+            cbs_bytes,
+            eir_bps,
+            ebs_bytes,
+        } => Profile::tr_tcm_4115(cir_bps, cbs_bytes, eir_bps, ebs_bytes),
     }
 }
 

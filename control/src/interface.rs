@@ -66,7 +66,13 @@ impl Interface {
     /// # Errors
     /// It does not exist, or weir may not change it.
     pub fn prepare(name: &str) -> Result<Self, InterfaceError> {
-        let refused = |what| move |cause| InterfaceError::Refused { name: name.to_owned(), what, cause };
+        let refused = |what| {
+            move |cause| InterfaceError::Refused {
+                name: name.to_owned(),
+                what,
+                cause,
+            }
+        };
         let index = device::index(name).map_err(|_| InterfaceError::Missing { name: name.to_owned() })?;
         let mtu = device::mtu(name).map_err(refused("read its MTU"))?;
         let driver = device::driver(name).unwrap_or_else(|_| "unknown".to_owned());
@@ -82,7 +88,15 @@ impl Interface {
                 switched_off.push(offload);
             }
         }
-        Ok(Self { name: name.to_owned(), index, mtu, driver, queues, _promiscuous: promiscuous, switched_off })
+        Ok(Self {
+            name: name.to_owned(),
+            index,
+            mtu,
+            driver,
+            queues,
+            _promiscuous: promiscuous,
+            switched_off,
+        })
     }
 
     /// Whether the interface of this name is no longer the one that was prepared.
@@ -95,7 +109,10 @@ impl Interface {
     #[must_use]
     pub fn has_partial_checksums(&self) -> bool {
         // On these the sender's stack sees a device that could fill checksums in, and no hardware ever does.
-        matches!(self.driver.as_str(), "veth" | "virtio_net" | "tun" | "xen-netfront" | "hv_netvsc")
+        matches!(
+            self.driver.as_str(),
+            "veth" | "virtio_net" | "tun" | "xen-netfront" | "hv_netvsc"
+        )
     }
 }
 
@@ -111,7 +128,9 @@ impl Drop for Interface {
 /// The kernel's XDP statistics of a socket, by their names in `struct xdp_statistics`.
 #[must_use]
 pub fn statistics_by_name(socket: BorrowedFd<'_>) -> BTreeMap<String, u64> {
-    let Ok(s) = Statistics::read(socket) else { return BTreeMap::new() };
+    let Ok(s) = Statistics::read(socket) else {
+        return BTreeMap::new();
+    };
     let named = [
         ("rx_dropped", s.rx_dropped),
         ("rx_invalid_descs", s.rx_invalid_descs),
@@ -120,5 +139,8 @@ pub fn statistics_by_name(socket: BorrowedFd<'_>) -> BTreeMap<String, u64> {
         ("rx_fill_ring_empty_descs", s.rx_fill_ring_empty_descs),
         ("tx_ring_empty_descs", s.tx_ring_empty_descs),
     ];
-    named.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    named
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }

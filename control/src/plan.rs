@@ -18,7 +18,9 @@ use crate::interface::Interface;
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// The ports of a wire differ in queues.
-    #[error("wire {site}-{wan}: `{site}` has {site_queues} queues and `{wan}` has {wan_queues}, but a worker owns the same queue of both")]
+    #[error(
+        "wire {site}-{wan}: `{site}` has {site_queues} queues and `{wan}` has {wan_queues}, but a worker owns the same queue of both"
+    )]
     Queues {
         /// Interface of the site port.
         site: String,
@@ -54,7 +56,10 @@ pub enum PlanError {
         allowed: Vec<usize>,
     },
     /// Packets that do not fit a frame.
-    #[error("interface `{interface}` has MTU {mtu}, and a frame holds {} bytes of IP packet", MTU_MAX)]
+    #[error(
+        "interface `{interface}` has MTU {mtu}, and a frame holds {} bytes of IP packet",
+        MTU_MAX
+    )]
     Mtu {
         /// The interface.
         interface: String,
@@ -68,15 +73,26 @@ impl PlanError {
     #[must_use]
     pub fn remedy(&self) -> String {
         match self {
-            PlanError::Queues { site, wan, site_queues, wan_queues } => {
-                let (more, fewer) = if site_queues > wan_queues { (site, wan_queues) } else { (wan, site_queues) };
+            PlanError::Queues {
+                site,
+                wan,
+                site_queues,
+                wan_queues,
+            } => {
+                let (more, fewer) = if site_queues > wan_queues {
+                    (site, wan_queues)
+                } else {
+                    (wan, site_queues)
+                };
                 format!("`ethtool -L {more} combined {fewer}` (veth: `ethtool -L {more} rx {fewer} tx {fewer}`)")
             }
             PlanError::TooManyQueues { interface, .. } => {
                 format!("`ethtool -L {interface} combined {QUEUES_MAX}` or fewer")
             }
             PlanError::IdleWorkers { workers, queues } => {
-                format!("name at most {queues} in `[workers] cpus`, or give the interfaces {workers} queues with `ethtool -L`")
+                format!(
+                    "name at most {queues} in `[workers] cpus`, or give the interfaces {workers} queues with `ethtool -L`"
+                )
             }
             PlanError::Cpu { .. } => "name CPUs from that list, or change the affinity of the service".to_owned(),
             PlanError::Mtu { interface, .. } => format!("`ip link set dev {interface} mtu {MTU_MAX}` or smaller"),
@@ -151,27 +167,42 @@ impl Plan {
                 });
             }
             if site.queues > QUEUES_MAX {
-                return Err(PlanError::TooManyQueues { interface: site.name.clone(), queues: site.queues });
+                return Err(PlanError::TooManyQueues {
+                    interface: site.name.clone(),
+                    queues: site.queues,
+                });
             }
             widest = widest.max(site.queues);
         }
         let cpus = choose_cpus(&config.workers.cpus, widest)?;
-        let mut workers: Vec<PlannedWorker> =
-            cpus.into_iter().map(|cpu| PlannedWorker { cpu, lanes: Vec::new() }).collect();
+        let mut workers: Vec<PlannedWorker> = cpus
+            .into_iter()
+            .map(|cpu| PlannedWorker { cpu, lanes: Vec::new() })
+            .collect();
         let count = workers.len();
         for wire in &config.wires {
             for queue in 0..interfaces[wire.site].queues {
-                let lane = PlannedLane { queue, ports: [wire.site, wire.wan] };
+                let lane = PlannedLane {
+                    queue,
+                    ports: [wire.site, wire.wan],
+                };
                 workers[queue as usize % count].lanes.push(lane);
             }
         }
-        Ok(Self { workers, frame_size: frame_size(interfaces)? })
+        Ok(Self {
+            workers,
+            frame_size: frame_size(interfaces)?,
+        })
     }
 }
 
 /// The CPUs named, or as many as there are queues while one core is left for everything else.
 fn choose_cpus(named: &[usize], queues: u32) -> Result<Vec<Option<usize>>, PlanError> {
-    let allowed: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
+    let allowed: Vec<usize> = core_affinity::get_core_ids()
+        .unwrap_or_default()
+        .into_iter()
+        .map(|core| core.id)
+        .collect();
     if named.is_empty() {
         let spare_one = allowed.len().saturating_sub(1).max(1);
         let count = (queues.max(1) as usize).min(spare_one);
@@ -182,7 +213,10 @@ fn choose_cpus(named: &[usize], queues: u32) -> Result<Vec<Option<usize>>, PlanE
         return Ok(chosen);
     }
     if named.len() > queues as usize {
-        return Err(PlanError::IdleWorkers { workers: named.len(), queues });
+        return Err(PlanError::IdleWorkers {
+            workers: named.len(),
+            queues,
+        });
     }
     if let Some(&cpu) = named.iter().find(|cpu| !allowed.contains(cpu)) {
         return Err(PlanError::Cpu { cpu, allowed });
@@ -192,7 +226,9 @@ fn choose_cpus(named: &[usize], queues: u32) -> Result<Vec<Option<usize>>, PlanE
 
 fn frame_size(interfaces: &[Interface]) -> Result<u32, PlanError> {
     let fits = |interface: &Interface, size: u32| interface.mtu + L2_MAX + HEADROOM <= size;
-    let size = FRAME_SIZES.into_iter().find(|&size| interfaces.iter().all(|interface| fits(interface, size)));
+    let size = FRAME_SIZES
+        .into_iter()
+        .find(|&size| interfaces.iter().all(|interface| fits(interface, size)));
     size.ok_or_else(|| {
         let largest = interfaces.iter().max_by_key(|interface| interface.mtu);
         let (interface, mtu) = largest.map_or((String::new(), 0), |i| (i.name.clone(), i.mtu));
@@ -207,7 +243,10 @@ fn frame_size(interfaces: &[Interface]) -> Result<u32, PlanError> {
 pub fn load_programs(config: &Config, on_stall: OnStall, stale_after: Nanos) -> Result<Vec<Program>, StartError> {
     let load = |port: &config::Port| {
         let program = Program::load(on_stall, stale_after);
-        program.map_err(|cause| StartError::Program { port: port.name.clone(), cause })
+        program.map_err(|cause| StartError::Program {
+            port: port.name.clone(),
+            cause,
+        })
     };
     config.ports.iter().map(load).collect()
 }
@@ -216,7 +255,10 @@ pub fn load_programs(config: &Config, on_stall: OnStall, stale_after: Nanos) -> 
 ///
 /// # Errors
 /// [`StartError::Umem`], [`StartError::Socket`], [`StartError::Program`].
-#[expect(clippy::too_many_arguments, reason = "called once, and each argument is a different thing")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "called once, and each argument is a different thing"
+)]
 pub fn build_worker(
     number: usize,
     planned: &PlannedWorker,
@@ -257,10 +299,16 @@ pub fn build_worker(
                 cause,
             })?;
             let served = programs[port].serve(lane.queue, socket.socket());
-            served.map_err(|cause| StartError::Program { port: config.ports[port].name.clone(), cause })?;
+            served.map_err(|cause| StartError::Program {
+                port: config.ports[port].name.clone(),
+                cause,
+            })?;
             Ok(socket)
         };
-        let ends = WireEnds { ports: lane.ports, shares: lane.ports.map(|port| shares[port].clone()) };
+        let ends = WireEnds {
+            ports: lane.ports,
+            shares: lane.ports.map(|port| shares[port].clone()),
+        };
         lanes.push(Lane::new(number, &ends, bind(0)?, bind(1)?));
     }
     let mut worker = Worker::new(lanes, umem, pool, tables, shared, config.workers.batch);
@@ -269,7 +317,10 @@ pub fn build_worker(
             worker.beat_into(programs[port].heartbeats(), lane.queue as usize);
         }
     }
-    Ok(BuiltWorker { worker, frames: u64::from(frame_count) })
+    Ok(BuiltWorker {
+        worker,
+        frames: u64::from(frame_count),
+    })
 }
 
 fn socket_config() -> SocketConfig {
@@ -300,10 +351,18 @@ pub fn xdp_mode(mode: config::XdpMode) -> Option<XdpMode> {
 #[must_use]
 pub fn needs_restart(old: &Config, new: &Config) -> Option<String> {
     let ports = |config: &Config| -> Vec<_> {
-        config.ports.iter().map(|p| (p.name.clone(), p.interface.clone(), p.side, p.xdp)).collect()
+        config
+            .ports
+            .iter()
+            .map(|p| (p.name.clone(), p.interface.clone(), p.side, p.xdp))
+            .collect()
     };
     let wires = |config: &Config| -> Vec<_> {
-        config.wires.iter().map(|wire| (wire.site, wire.wan, wire.bridge.clone())).collect()
+        config
+            .wires
+            .iter()
+            .map(|wire| (wire.site, wire.wan, wire.bridge.clone()))
+            .collect()
     };
     let workers = |config: &Config| (config.workers.cpus.clone(), config.workers.batch, config.workers.poll);
     let changes = [
@@ -313,5 +372,8 @@ pub fn needs_restart(old: &Config, new: &Config) -> Option<String> {
         (workers(old) != workers(new), "`[workers]`"),
         (old.fail != new.fail, "`fail`"),
     ];
-    changes.into_iter().find(|(changed, _)| *changed).map(|(_, what)| what.to_owned())
+    changes
+        .into_iter()
+        .find(|(changed, _)| *changed)
+        .map(|(_, what)| what.to_owned())
 }

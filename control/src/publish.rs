@@ -20,7 +20,10 @@ impl Publisher {
     /// Starts with `first`.
     #[must_use]
     pub fn new(first: Arc<ContractTable>) -> Self {
-        Self { current: Arc::new(ArcSwap::new(first.clone())), held: vec![first] }
+        Self {
+            current: Arc::new(ArcSwap::new(first.clone())),
+            held: vec![first],
+        }
     }
 
     /// What workers watch.
@@ -38,7 +41,11 @@ impl Publisher {
     /// Lets go of the tables that all workers have left behind. Returns how many older than the current one remain.
     pub fn retire<'a>(&mut self, workers: impl IntoIterator<Item = &'a WorkerShared>) -> usize {
         let newest = self.current.load().generation;
-        let oldest_in_use = workers.into_iter().map(WorkerShared::generation).min().unwrap_or(newest);
+        let oldest_in_use = workers
+            .into_iter()
+            .map(WorkerShared::generation)
+            .min()
+            .unwrap_or(newest);
         self.held.retain(|table| table.generation >= oldest_in_use.min(newest));
         self.held.len() - 1
     }

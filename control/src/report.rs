@@ -21,14 +21,20 @@ pub struct Count {
 
 impl From<Amount> for Count {
     fn from(amount: Amount) -> Self {
-        Self { packets: amount.packets, bytes: amount.bytes }
+        Self {
+            packets: amount.packets,
+            bytes: amount.bytes,
+        }
     }
 }
 
 impl std::ops::Add for Count {
     type Output = Count;
     fn add(self, more: Count) -> Count {
-        Count { packets: self.packets + more.packets, bytes: self.bytes + more.bytes }
+        Count {
+            packets: self.packets + more.packets,
+            bytes: self.bytes + more.bytes,
+        }
     }
 }
 
@@ -69,7 +75,10 @@ impl Counters {
     /// Dropped for any reason.
     #[must_use]
     pub fn dropped_in_all(&self) -> Count {
-        self.dropped.values().copied().fold(Count::default(), |sum, count| sum + count)
+        self.dropped
+            .values()
+            .copied()
+            .fold(Count::default(), |sum, count| sum + count)
     }
 }
 

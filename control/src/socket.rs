@@ -87,7 +87,10 @@ impl ControlSocket {
             fs::create_dir_all(directory)?;
         }
         if UnixStream::connect(path).is_ok() {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another weir answers at this socket"));
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                "another weir answers at this socket",
+            ));
         }
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -95,7 +98,9 @@ impl ControlSocket {
         }
         let listener = UnixListener::bind(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        std::thread::Builder::new().name("weir-control".into()).spawn(move || accept(&listener, &calls))?;
+        std::thread::Builder::new()
+            .name("weir-control".into())
+            .spawn(move || accept(&listener, &calls))?;
         Ok(Self { path: path.to_owned() })
     }
 }
@@ -151,7 +156,9 @@ fn serve(mut stream: UnixStream, calls: &Sender<Call>) -> io::Result<()> {
     let line = read_request(&stream)?;
     let response = match serde_json::from_slice::<Request>(&line) {
         Ok(request) => call(request, calls),
-        Err(error) => Response::Invalid { reason: format!("not a request: {error}") },
+        Err(error) => Response::Invalid {
+            reason: format!("not a request: {error}"),
+        },
     };
     serde_json::to_writer(&mut stream, &response)?;
     stream.write_all(b"\n")
@@ -178,7 +185,9 @@ fn read_request(mut stream: &UnixStream) -> io::Result<Vec<u8>> {
 
 fn call(request: Request, calls: &Sender<Call>) -> Response {
     let (answer, answered) = bounded(1);
-    let stopping = || Response::Invalid { reason: "weir is stopping".into() };
+    let stopping = || Response::Invalid {
+        reason: "weir is stopping".into(),
+    };
     if calls.send(Call { request, answer }).is_err() {
         return stopping();
     }

@@ -101,9 +101,17 @@ impl Status {
     }
 
     fn write_text(&self, out: &mut String) -> std::fmt::Result {
-        writeln!(out, "weir {}, region {}, up {:.0} s, table {}", self.version, self.region, self.uptime_seconds, self.generation)?;
+        writeln!(
+            out,
+            "weir {}, region {}, up {:.0} s, table {}",
+            self.version, self.region, self.uptime_seconds, self.generation
+        )?;
         if let Some(error) = &self.last_reload_error {
-            writeln!(out, "the last reload was refused: {}", error.lines().next().unwrap_or_default())?;
+            writeln!(
+                out,
+                "the last reload was refused: {}",
+                error.lines().next().unwrap_or_default()
+            )?;
         }
         writeln!(out)?;
         self.write_workers(out)?;
@@ -113,12 +121,25 @@ impl Status {
     }
 
     fn write_workers(&self, out: &mut String) -> std::fmt::Result {
-        writeln!(out, "{:<8}{:>5}  {:<6}{:>11}{:>15}{:>16}", "WORKER", "CPU", "STATE", "GENERATION", "TURNS", "FREE FRAMES")?;
+        writeln!(
+            out,
+            "{:<8}{:>5}  {:<6}{:>11}{:>15}{:>16}",
+            "WORKER", "CPU", "STATE", "GENERATION", "TURNS", "FREE FRAMES"
+        )?;
         for worker in &self.workers {
             let cpu = worker.cpu.map_or("-".to_owned(), |cpu| cpu.to_string());
             let frames = format!("{}/{}", worker.free_frames, worker.frames);
-            let WorkerStatus { worker: number, state, generation, turns, .. } = worker;
-            writeln!(out, "{number:<8}{cpu:>5}  {state:<6}{generation:>11}{turns:>15}{frames:>16}")?;
+            let WorkerStatus {
+                worker: number,
+                state,
+                generation,
+                turns,
+                ..
+            } = worker;
+            writeln!(
+                out,
+                "{number:<8}{cpu:>5}  {state:<6}{generation:>11}{turns:>15}{frames:>16}"
+            )?;
         }
         writeln!(out)
     }
@@ -168,7 +189,11 @@ impl Status {
                 ledger.unaccounted
             )?;
             for (reason, count) in &ledger.dropped {
-                writeln!(out, "{:<17}dropped: {reason} {} packets, {} bytes", "", count.packets, count.bytes)?;
+                writeln!(
+                    out,
+                    "{:<17}dropped: {reason} {} packets, {} bytes",
+                    "", count.packets, count.bytes
+                )?;
             }
         }
         Ok(())
@@ -187,9 +212,20 @@ pub fn write_contracts(out: &mut String, traffic: &TrafficReport) -> std::fmt::R
             Some(segment) => format!("{}>{segment}", contract.service),
             None => contract.service.clone(),
         };
-        write_row(out, &name, &contract.class, &contract.direction, &bits(contract.rate_bps), &contract.counters)?;
+        write_row(
+            out,
+            &name,
+            &contract.class,
+            &contract.direction,
+            &bits(contract.rate_bps),
+            &contract.counters,
+        )?;
     }
-    for row in traffic.uncontracted.iter().filter(|row| row.counters.offered.packets > 0) {
+    for row in traffic
+        .uncontracted
+        .iter()
+        .filter(|row| row.counters.offered.packets > 0)
+    {
         write_row(out, "(uncontracted)", &row.class, &row.direction, "-", &row.counters)?;
     }
     for row in traffic.other.iter().filter(|row| row.counters.offered.packets > 0) {
@@ -198,8 +234,20 @@ pub fn write_contracts(out: &mut String, traffic: &TrafficReport) -> std::fmt::R
     writeln!(out)
 }
 
-fn write_row(out: &mut String, name: &str, class: &str, direction: &str, entitled: &str, c: &Counters) -> std::fmt::Result {
-    let Counters { offered, conforming, remarked, .. } = c;
+fn write_row(
+    out: &mut String,
+    name: &str,
+    class: &str,
+    direction: &str,
+    entitled: &str,
+    c: &Counters,
+) -> std::fmt::Result {
+    let Counters {
+        offered,
+        conforming,
+        remarked,
+        ..
+    } = c;
     writeln!(
         out,
         "{:<16}{:<10}{direction:<8}{entitled:>13}{:>13}{:>13}{:>13}{:>13}",
@@ -244,13 +292,19 @@ mod tests {
     #[test]
     fn rates_read_like_the_configuration() {
         let texts = [2_000_000_000, 500_000, 1_250_000, 8_000, 999].map(bits);
-        assert_eq!(texts, ["2 Gbit/s", "500 kbit/s", "1.25 Mbit/s", "8 kbit/s", "999 bit/s"]);
+        assert_eq!(
+            texts,
+            ["2 Gbit/s", "500 kbit/s", "1.25 Mbit/s", "8 kbit/s", "999 bit/s"]
+        );
     }
 
     #[test]
     fn no_line_is_wider_than_100_columns() {
         let mut traffic = TrafficReport::default();
-        let most = Count { packets: u64::MAX, bytes: u64::MAX };
+        let most = Count {
+            packets: u64::MAX,
+            bytes: u64::MAX,
+        };
         traffic.contracts.push(crate::report::ContractReport {
             service: "a-service-with-a-very-long-name".into(),
             class: "a-long-class-name".into(),
@@ -259,7 +313,12 @@ mod tests {
             segment: Some("elsewhere".into()),
             rate_bps: 399_999_999_999,
             tokens: None,
-            counters: Counters { offered: most, conforming: most, remarked: most, ..Counters::default() },
+            counters: Counters {
+                offered: most,
+                conforming: most,
+                remarked: most,
+                ..Counters::default()
+            },
         });
         let mut text = String::new();
         write_contracts(&mut text, &traffic).unwrap();
