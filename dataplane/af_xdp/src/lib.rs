@@ -42,12 +42,14 @@
 compile_error!("AF_XDP needs Linux, and this package a 64-bit target");
 
 mod config;
+pub mod device;
 mod error;
 mod frame;
 mod kick;
 mod poll;
 mod ring;
 mod setup;
+mod shared_array;
 mod socket;
 mod statistics;
 mod sync;
@@ -59,6 +61,7 @@ pub use error::{Error, RingName, Step};
 pub use frame::Frame;
 pub use kick::{Kick, KickCounts};
 pub use poll::poll;
+pub use shared_array::SharedArray;
 pub use socket::Socket;
 pub use statistics::Statistics;
 pub use umem::Umem;

@@ -67,10 +67,6 @@ impl Mapping {
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
     }
-
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
 }
 
 impl Drop for Mapping {
@@ -203,3 +199,110 @@ pub(crate) const XDP_MAX_TX_SKB_BUDGET: c_int = 9;
 pub(crate) const SO_PREFER_BUSY_POLL: c_int = 69;
 /// asm-generic/socket.h; not in libc.
 pub(crate) const SO_BUSY_POLL_BUDGET: c_int = 70;
+
+/// Bytes of the value in struct ifreq (linux/if.h) on 64-bit machines.
+pub(crate) const IFREQ_VALUE: usize = 24;
+
+/// struct ifreq: a name, and a value whose meaning the request decides.
+#[repr(C, align(8))]
+struct InterfaceRequest {
+    name: [u8; libc::IFNAMSIZ],
+    value: [u8; IFREQ_VALUE],
+}
+
+const _: () = assert!(size_of::<InterfaceRequest>() == size_of::<libc::ifreq>());
+
+/// An ioctl on an interface whose question and answer lie in the value itself (SIOCGIFINDEX, -MTU, -FLAGS, -HWADDR and
+/// SIOCSIFFLAGS; none of them takes the value for an address).
+pub(crate) fn interface_ioctl(
+    fd: BorrowedFd<'_>,
+    request: libc::Ioctl,
+    name: &[u8; libc::IFNAMSIZ],
+    value: &mut [u8; IFREQ_VALUE],
+) -> io::Result<()> {
+    let mut ask = InterfaceRequest {
+        name: *name,
+        value: *value,
+    };
+    // SAFETY: `ask` is a whole struct ifreq, writable while the call lasts, and the callers in device.rs pass only
+    // requests whose answer lies inside it.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), request, &raw mut ask) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    *value = ask.value;
+    Ok(())
+}
+
+/// SIOCETHTOOL. The command, which begins with its number, is also where the answer is put.
+pub(crate) fn ethtool_ioctl<T: Plain>(
+    fd: BorrowedFd<'_>,
+    name: &[u8; libc::IFNAMSIZ],
+    command: &mut T,
+) -> io::Result<()> {
+    let mut ask = InterfaceRequest {
+        name: *name,
+        value: [0; IFREQ_VALUE],
+    };
+    ask.value[..8].copy_from_slice(&(ptr::from_mut(command) as usize).to_ne_bytes());
+    // SAFETY: `ask` is a whole struct ifreq whose value is the address of `command`, writable while the call lasts. The
+    // kernel writes no more than the struct its number stands for, which is T (device.rs pairs them), and whatever it
+    // writes is valid (Plain).
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCETHTOOL as libc::Ioctl, &raw mut ask) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// The start of struct bpf_map_info (linux/bpf.h).
+#[repr(C)]
+#[derive(Default)]
+pub(crate) struct MapInfo {
+    pub(crate) kind: u32,
+    id: u32,
+    key_size: u32,
+    pub(crate) value_size: u32,
+    pub(crate) max_entries: u32,
+    pub(crate) flags: u32,
+}
+
+/// bpf(BPF_OBJ_GET_INFO_BY_FD) of a map.
+pub(crate) fn bpf_map_info(fd: BorrowedFd<'_>) -> io::Result<MapInfo> {
+    #[repr(C)]
+    struct Attributes {
+        fd: u32,
+        info_len: u32,
+        info: u64,
+    }
+    let mut info = MapInfo::default();
+    let mut attributes = Attributes {
+        fd: fd.as_raw_fd() as u32,
+        info_len: size_of::<MapInfo>() as u32,
+        info: ptr::from_mut(&mut info) as u64,
+    };
+    // SAFETY: the attributes and the info they point to are writable for the lengths given while the call lasts; the
+    // kernel fills in integers.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_OBJ_GET_INFO_BY_FD,
+            &raw mut attributes,
+            size_of::<Attributes>(),
+        )
+    };
+    // The kernel tells how much it filled: the info of a program or a link fits no map, and its first word is its own
+    // type, so the caller checks type, size and flags together.
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(info)
+    }
+}
+
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+/// linux/bpf.h.
+pub(crate) const BPF_MAP_TYPE_ARRAY: u32 = 2;
+/// linux/bpf.h.
+pub(crate) const BPF_F_MMAPABLE: u32 = 1 << 10;
