@@ -39,7 +39,8 @@ mod cell {
 
 #[cfg(loom)]
 mod cell {
-    use loom::sync::{Mutex, MutexGuard, PoisonError};
+    use loom::sync::{Mutex, MutexGuard};
+    use std::sync::PoisonError;
 
     #[derive(Debug)]
     pub(crate) struct Word(Mutex<u128>);
