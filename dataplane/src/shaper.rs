@@ -208,3 +208,47 @@ fn bit(worker: usize) -> u64 {
         0
     }
 }
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    /// 8 bits per nanosecond: a byte each.
+    const BYTE_PER_NS: u64 = 8_000_000_000;
+
+    #[test]
+    fn never_more_than_rate_and_one_packet() {
+        loom::model(|| {
+            let rate = ShaperRate::new(BYTE_PER_NS, Nanos(0)).unwrap();
+            let state = Arc::new(ShaperState::new());
+            let threads = [0, 3, 7].map(|now| {
+                let state = Arc::clone(&state);
+                thread::spawn(move || u64::from(state.try_send(&rate, 5, Nanos(now))))
+            });
+            let sent: u64 = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
+            // Savings of one nanosecond, seven elapsed, then one packet of debt.
+            assert!((1..=2).contains(&sent), "{sent} packets");
+        });
+    }
+
+    #[test]
+    fn each_bit_is_its_own() {
+        loom::model(|| {
+            let backlog = Arc::new(ConformingBacklog::new());
+            let threads = [(0, true), (1, false)].map(|(worker, stays)| {
+                let backlog = Arc::clone(&backlog);
+                thread::spawn(move || {
+                    backlog.set(worker, true);
+                    backlog.set(worker, stays);
+                })
+            });
+            for thread in threads {
+                thread.join().unwrap();
+            }
+            assert!(backlog.others_waiting(1), "worker 0 waits and nobody has lost its bit");
+            assert!(!backlog.others_waiting(0), "worker 1 has taken its bit down");
+        });
+    }
+}

@@ -1,9 +1,46 @@
 //! Meters: is this packet inside the entitlement?
 //!
 //! A [`Meter`] is numbers only, immutable, and part of a contract table. [`Buckets`] is the state, shared by all workers,
-//! and outlives the table. [`Meter::color`] brings them together, once per packet, with the batch's `now`.
+//! and outlives the table. [`Meter::color`] brings them together, once per packet, with the batch's `now`. What a packet's
+//! size counts (IP packet, frame, or line) is for the caller; what follows from a colour is, too.
+//!
+//! # Exactness
+//!
+//! Levels are counted in bit-nanoseconds, in which a rate in bit/s times a time in ns is a whole number: nothing is
+//! rounded, at any rate. One worker alone, whose clock does not go back, gives exactly the colours of the RFC with tokens
+//! that accrue continuously. (The RFCs let whole tokens drip, at instants that they leave open.)
+//!
+//! # Many workers
+//!
+//! Each bucket is one 128-bit atomic word, changed by compare-and-exchange and by nothing else.
+//!
+//! - *Progress*: lock-free. A failed exchange means that another worker's has succeeded, so some worker always gets on. A
+//!   packet costs one load and one exchange per bucket that it takes from; one that a bucket refuses costs one load.
+//! - *Ordering*: relaxed; a word publishes no memory but itself (see `word.rs`).
+//! - *Over-grant*: 0 bytes. The exchanges on a word are in one order, its time never goes back along this order, and each
+//!   takes what is there. So between any two instants of a bucket's time it gives at most its burst + rate × interval,
+//!   whatever the number of workers and however their clocks disagree. RFC 2698 and 4115 never need two buckets in one
+//!   step: each packet asks them in the RFC's order and pays the first that decides.
+//! - *Under-grant*: at most rate × (the lag of a worker's `now`), for as long as it lags, because a batch of packets has the
+//!   time at which it was received. These tokens are late, not lost: the next `now` brings them.
+//! - *RFC 2697's overflow* moves from C to E in two steps. Whoever moved C's time owes it to E and pays at once; until
+//!   then E is short of it and a packet may be red that would be yellow, never one that would be green. An overflow paid
+//!   late may also fit where E was full when it ran over. So of yellow (never of green) a worker can give up to one overflow,
+//!   at most EBS, early or late; the total stays within CBS + EBS + CIR × time.
+//!
+//! # Reload
+//!
+//! A new meter on old buckets takes over the levels, cut to the new bursts. The time since a bucket was last taken from
+//! counts at the new rate, to the new burst at most; on a contract with traffic that is one packet's gap.
+//!
+//! # Deviations
+//!
+//! RFC 2697 and 2698 count rates in bytes/s; here all rates are in bit/s. The text of RFC 4115 asks for `Tc(t) - B > 0`,
+//! its Figure 1 for `B <= Tc`; here a packet of exactly the level fits, as in the figure, the other two RFCs, and DPDK.
 
 mod bucket;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod profile;
 pub(crate) mod word;
 

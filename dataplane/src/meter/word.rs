@@ -1,8 +1,8 @@
 //! The one shared 128-bit atomic word under every bucket, and the model checker's stand-in for it.
 //!
-//! `portable_atomic` compiles it to `cmpxchg16b` on `x86_64` and `casp` on `aarch64`; a CPU without either (`x86_64`
-//! before 2006) gets locks inside `portable_atomic`. Loom has no 128-bit atomic, so under `cfg(loom)` the word is a loom
-//! mutex held for one load or one compare-and-exchange: loom then tries every order of these operations.
+//! `portable_atomic` compiles it to `cmpxchg16b` on `x86_64` and `casp` or `ldxp`/`stxp` on `aarch64`; a CPU without either (`x86_64`
+//! before 2006) gets locks inside `portable_atomic`. Loom has no 128-bit atomic, so under `cfg(loom)` each
+//! operation is one step on a loom counter beside a plain value: loom then tries every order of these operations.
 //!
 //! Memory ordering is relaxed throughout. A word holds all that is known about its bucket and publishes no other
 //! memory, so only the order of changes of the word itself matters, and a compare-and-exchange always acts on the
@@ -39,28 +39,36 @@ mod cell {
 
 #[cfg(loom)]
 mod cell {
-    use loom::sync::{Mutex, MutexGuard, PoisonError};
+    use loom::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Mutex, MutexGuard, PoisonError};
 
+    /// Loom switches threads at its own operations only, so what follows `turn` up to the next of them is one step. The
+    /// mutex is never contended; it is there to change a `u128` through `&self`.
     #[derive(Debug)]
-    pub(crate) struct Word(Mutex<u128>);
+    pub(crate) struct Word {
+        turn: AtomicU64,
+        value: Mutex<u128>,
+    }
 
     impl Word {
         pub(crate) fn new(value: u128) -> Self {
-            Self(Mutex::new(value))
+            Self {
+                turn: AtomicU64::new(0),
+                value: Mutex::new(value),
+            }
         }
 
-        fn lock(&self) -> MutexGuard<'_, u128> {
-            self.0
-                .lock()
-                .unwrap_or_else(|_: PoisonError<_>| unreachable!("no thread panics holding it"))
+        fn step(&self) -> MutexGuard<'_, u128> {
+            self.turn.fetch_add(1, Ordering::AcqRel);
+            self.value.lock().unwrap_or_else(PoisonError::into_inner)
         }
 
         pub(crate) fn load(&self) -> u128 {
-            *self.lock()
+            *self.step()
         }
 
         pub(crate) fn compare_exchange(&self, current: u128, new: u128) -> Result<(), u128> {
-            let mut held = self.lock();
+            let mut held = self.step();
             if *held == current {
                 *held = new;
                 Ok(())
