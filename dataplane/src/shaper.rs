@@ -7,7 +7,7 @@
 //! rate by more than one packet and the time that workers are late in asking.
 //!
 //! The level and its instant are one word, in bit-nanoseconds, as in [`crate::meter`]; what is said there of progress,
-//! ordering and stale clocks holds here: lock-free, relaxed, an earlier `now` grants nothing. [`ShaperRate`] is part of a
+//! ordering and stale clocks holds here: lock-free, an earlier `now` grants nothing. [`ShaperRate`] is part of a
 //! table and replaced with it; [`ShaperState`] lives on, so a new rate finds the old debt, in bits.
 
 use crate::clock::Nanos;

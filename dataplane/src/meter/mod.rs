@@ -16,7 +16,7 @@
 //!
 //! - *Progress*: lock-free. A failed exchange means that another worker's has succeeded, so some worker always gets on. A
 //!   packet costs one load and one exchange per bucket that it takes from; one that a bucket refuses costs one load.
-//! - *Ordering*: relaxed; a word publishes no memory but itself (see `word.rs`).
+//! - *Ordering*: acquire and release, which only RFC 2697's pair of buckets needs (`word.rs` says why).
 //! - *Over-grant*: 0 bytes. The exchanges on a word are in one order, its time never goes back along this order, and each
 //!   takes what is there. So between any two instants of a bucket's time it gives at most its burst + rate × interval,
 //!   whatever the number of workers and however their clocks disagree. RFC 2698 and 4115 never need two buckets in one
