@@ -260,6 +260,7 @@ impl Umem {
 
     /// Takes the frame out of the world: from now on the kernel owns its slot. Returns where its packet begins.
     #[inline]
+    #[expect(clippy::needless_pass_by_value, reason = "the frame must be gone afterwards")]
     pub(crate) fn give_to_kernel(&self, frame: Frame) -> u64 {
         self.check(&frame);
         self.note_owner(frame.offset, true);
