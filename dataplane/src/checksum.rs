@@ -9,6 +9,8 @@
 //! Not done: packets in fragments (the kernel finishes those before cutting), UDP whose length field differs from the
 //! IP payload, and IPv6 packets with extension headers, see [`find_partial`].
 
+use std::ops::Range;
+
 use crate::packet::{Family, Fragment, Headers, IPV6_HEADER_LEN, TCP, UDP};
 
 /// Where the checksum a sender only began has to be finished.
@@ -29,7 +31,7 @@ pub struct PartialChecksum {
 ///
 /// IPv6 packets with any extension header are never taken for partial. Behind a routing header the pseudo-header has
 /// the final destination (RFC 8200 section 8.1), behind a home address option another source (RFC 6275 section
-/// 11.3.1), so finishing by the addresses of the IPv6 header could break a good packet. Linux itself begins UDP
+/// 6.3), so finishing by the addresses of the IPv6 header could break a good packet. Linux itself begins UDP
 /// checksums only without extension headers; TCP with them, from a local sender, stays unfinished and is lost. The same
 /// could be said of IPv4 source routes (RFC 791 section 3.1), but other options begin checksums legitimately and source
 /// routes are refused nearly everywhere (RFC 7126 section 4.3), so IPv4 options are not looked into.
@@ -37,12 +39,11 @@ pub struct PartialChecksum {
 #[must_use]
 pub fn find_partial(bytes: &[u8], at: &Headers) -> Option<PartialChecksum> {
     let partial = checksum_field(at)?;
-    let segment = segment(bytes, at, partial)?;
-    if at.protocol == UDP && usize::from(u16::from_be_bytes([segment[4], segment[5]])) != segment.len() {
+    let segment = bytes.get(segment_range(at, partial)?)?;
+    if at.protocol == UDP && usize::from(field(segment, UDP_LENGTH_OFFSET)?) != segment.len() {
         return None;
     }
-    let field = usize::from(partial.offset);
-    let begun = u16::from_be_bytes([segment[field], segment[field + 1]]);
+    let begun = field(segment, partial.offset)?;
     let pseudo = fold(pseudo_header_sum(at.src, at.dst, at.protocol, segment.len()));
     (begun == pseudo).then_some(partial)
 }
@@ -50,16 +51,15 @@ pub fn find_partial(bytes: &[u8], at: &Headers) -> Option<PartialChecksum> {
 /// Writes the checksum of the packet `bytes` with the headers `at` into the field [`find_partial`] found. The old
 /// content of the field does not matter. Nothing is written if the three do not belong together.
 pub fn complete(bytes: &mut [u8], at: &Headers, partial: PartialChecksum) {
-    if checksum_field(at) != Some(partial) || segment(bytes, at, partial).is_none() {
+    if checksum_field(at) != Some(partial) {
         return;
     }
-    let start = usize::from(partial.start);
-    let end = usize::from(at.l3_offset) + at.l3_len as usize;
-    let field = usize::from(partial.offset);
-    let segment = &mut bytes[start..end];
-    segment[field..field + 2].fill(0);
+    let Some(segment) = segment_range(at, partial).and_then(|range| bytes.get_mut(range)) else {
+        return;
+    };
+    set_field(segment, partial.offset, 0);
     let checksum = transport_checksum(at.src, at.dst, at.protocol, segment);
-    segment[field..field + 2].copy_from_slice(&checksum.to_be_bytes());
+    set_field(segment, partial.offset, checksum);
 }
 
 /// The checksum of the IPv4 header `header`, from its version to the end of its options (RFC 791 section 3.1). The
@@ -89,6 +89,7 @@ pub fn transport_checksum(src: u128, dst: u128, protocol: u8, segment: &[u8]) ->
 
 const TCP_HEADER_LEN: usize = 20;
 const UDP_HEADER_LEN: usize = 8;
+const UDP_LENGTH_OFFSET: u16 = 4;
 
 /// Where the checksum field of a packet is if it may be one a local sender began.
 #[inline]
@@ -105,18 +106,33 @@ fn checksum_field(at: &Headers) -> Option<PartialChecksum> {
     }
 }
 
-/// The TCP or UDP header and payload, if `bytes` holds all of it and it is not shorter than its header.
+/// Where the TCP or UDP header and payload lie, unless they are shorter than that header. May end beyond the packet.
 #[inline]
-fn segment<'a>(bytes: &'a [u8], at: &Headers, partial: PartialChecksum) -> Option<&'a [u8]> {
-    let end = usize::from(at.l3_offset) + at.l3_len as usize;
+fn segment_range(at: &Headers, partial: PartialChecksum) -> Option<Range<usize>> {
     let header_len = if at.protocol == TCP {
         TCP_HEADER_LEN
     } else {
         UDP_HEADER_LEN
     };
-    bytes
-        .get(usize::from(partial.start)..end)
-        .filter(|segment| segment.len() >= header_len)
+    let start = usize::from(partial.start);
+    let end = usize::from(at.l3_offset) + at.l3_len as usize;
+    (start + header_len <= end).then_some(start..end)
+}
+
+#[inline]
+fn field(segment: &[u8], offset: u16) -> Option<u16> {
+    let field = segment.get(usize::from(offset)..)?.first_chunk::<2>()?;
+    Some(u16::from_be_bytes(*field))
+}
+
+#[inline]
+fn set_field(segment: &mut [u8], offset: u16, value: u16) {
+    if let Some(field) = segment
+        .get_mut(usize::from(offset)..)
+        .and_then(|rest| rest.first_chunk_mut::<2>())
+    {
+        *field = value.to_be_bytes();
+    }
 }
 
 /// The pseudo-header of either family (RFC 9293 section 3.1, RFC 8200 section 8.1) as a sum of 16-bit words. The upper

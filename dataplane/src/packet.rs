@@ -361,8 +361,8 @@ fn walk_extensions(packet: &[u8], first: u8) -> Transport {
         let header = packet.get(offset..).and_then(|rest| rest.first_chunk::<8>());
         let (header, len) = match (protocol, header) {
             // Hop-by-hop options, routing, destination options (RFC 8200 sections 4.3, 4.4, 4.6), mobility (RFC 6275
-            // section 6.1.1), HIP (RFC 7401 section 5.1) and shim6 (RFC 5533 section 5.1): "length in 8-octet units,
-            // not including the first 8 octets".
+            // section 6.1.1), HIP (RFC 7401 section 5.1) and shim6 (RFC 5533 section 5.1): length "in 8-octet
+            // units, not including the first 8 octets".
             (0 | 43 | 60 | 135 | 139 | 140, Some(header)) => (header, (usize::from(header[1]) + 1) * 8),
             // Authentication header (RFC 4302 section 2.2): 32-bit words, minus 2.
             (51, Some(header)) => (header, (usize::from(header[1]) + 2) * 4),

@@ -2,8 +2,9 @@
 
 mod packet_frames;
 
+use dataplane::fragment::FragmentKey;
 use dataplane::packet::{Family, Fragment, Parsed, parse};
-use packet_frames::samples;
+use packet_frames::{ethernet, extension, fragment, ipv4, ipv6, samples, tcp};
 use std::fmt::Write;
 
 /// The form of the table in `packet_frames`: what is absent is left out.
@@ -124,7 +125,7 @@ fn a_cut_record_tells_the_truth_as_far_as_it_goes() {
                     );
                 }
                 (_, Parsed::Other { l3_offset, .. }) => {
-                    assert!(usize::from(l3_offset) <= len, "{description}, {len} bytes")
+                    assert!(usize::from(l3_offset) <= len, "{description}, {len} bytes");
                 }
                 (Parsed::Other { .. }, Parsed::Ip(_)) => panic!("{description}: IP only when cut to {len} bytes"),
             }
@@ -137,5 +138,25 @@ fn a_cut_record_tells_the_truth_as_far_as_it_goes() {
 fn a_wire_length_below_the_record_is_ignored() {
     for (description, bytes, _) in samples() {
         assert_eq!(parse(&bytes, 0), parse(&bytes, bytes.len()), "{description}");
+    }
+}
+
+/// In IPv6 the first fragment's chain leads to TCP, the later one's ends at destination options.
+#[test]
+fn fragments_of_one_datagram_have_one_key() {
+    let v4 = |flags| ethernet(&[], 0x0800, &ipv4(0, flags, 6, &[], &tcp(1, 2, b"1234")));
+    let options = extension(6, 0, &tcp(1, 2, b"1234"));
+    let v6 = |offset, more| ethernet(&[], 0x86dd, &ipv6(0, 44, &fragment(60, offset, more, &options)));
+    let key = |bytes: Vec<u8>| match parse(&bytes, bytes.len()) {
+        Parsed::Ip(headers) => FragmentKey::of(&headers),
+        Parsed::Other { .. } => panic!("not IP"),
+    };
+    for (first, later, whole) in [
+        (v4(0x2000), v4(0x0003), v4(0)),
+        (v6(0, true), v6(4, false), v6(0, false)),
+    ] {
+        assert!(key(first.clone()).is_some());
+        assert_eq!(key(first), key(later));
+        assert_eq!(key(whole), None);
     }
 }
