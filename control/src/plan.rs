@@ -1,5 +1,6 @@
 //! Which worker owns which queues, how large its frames are, and building it so.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
 use af_xdp::{BindMode, SocketConfig, Umem, UmemConfig};
@@ -121,6 +122,7 @@ pub struct Plan {
     /// The workers in turn.
     pub workers: Vec<PlannedWorker>,
     frame_size: u32,
+    seed: u64,
 }
 
 /// One worker.
@@ -192,6 +194,7 @@ impl Plan {
         Ok(Self {
             workers,
             frame_size: frame_size(interfaces)?,
+            seed: random_seed(),
         })
     }
 }
@@ -222,6 +225,11 @@ fn choose_cpus(named: &[usize], queues: u32) -> Result<Vec<Option<usize>>, PlanE
         return Err(PlanError::Cpu { cpu, allowed });
     }
     Ok(named.iter().map(|&cpu| Some(cpu)).collect())
+}
+
+/// From the operating system's randomness, which the standard library's hashers are seeded with.
+fn random_seed() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 fn frame_size(interfaces: &[Interface]) -> Result<u32, PlanError> {

@@ -165,6 +165,7 @@ impl<'a> Bench<'a> {
         let ends = WireEnds {
             ports: entrance.ports,
             shares: [share(), share()],
+            seed: 0,
         };
         let port = || MemoryPort::new(FRAMES as usize);
         let lane = Lane::new(0, &ends, port(), port());

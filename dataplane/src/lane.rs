@@ -16,6 +16,8 @@ pub struct WireEnds {
     pub ports: [usize; 2],
     /// What is shared about sending to each of them.
     pub shares: [Arc<PortShare>; 2],
+    /// Random on a network, fixed where the same input must give the same output.
+    pub seed: u64,
 }
 
 /// One queue of a wire. Index 0 is the site port and the egress path, 1 the wan port and the ingress path.
@@ -29,8 +31,9 @@ impl<P: Port> Lane<P> {
     /// A lane of `worker` between `site` and `wan`.
     #[must_use]
     pub fn new(worker: usize, ends: &WireEnds, site: P, wan: P) -> Self {
-        let path =
-            |direction: Direction, to: usize| Path::new(direction, worker, ends.ports[to], ends.shares[to].clone());
+        let path = |direction: Direction, to: usize| {
+            Path::new(direction, worker, ends.ports[to], ends.shares[to].clone(), ends.seed)
+        };
         Self {
             ports: [site, wan],
             paths: [path(Direction::Egress, 1), path(Direction::Ingress, 0)],

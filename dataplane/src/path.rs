@@ -94,15 +94,16 @@ struct Outcome {
 }
 
 impl Path {
-    /// Takes all the memory the path will ever use. `to` is the sending port's number in the contract tables.
+    /// Takes all the memory the path will ever use. `to` is the sending port's number in the contract tables; for `seed` see
+    /// [`PathClassifier::new`].
     #[must_use]
-    pub fn new(direction: Direction, worker: usize, to: usize, share: Arc<PortShare>) -> Self {
+    pub fn new(direction: Direction, worker: usize, to: usize, share: Arc<PortShare>, seed: u64) -> Self {
         Self {
             direction,
             worker,
             to,
             share,
-            classifier: PathClassifier::new(direction),
+            classifier: PathClassifier::new(direction, seed),
             rings: Rings::new(RING_CAPACITY),
             counters: PathCounters::default(),
         }

@@ -135,13 +135,13 @@ pub struct PathClassifier {
 const FRAGMENTS: usize = 4_096;
 
 impl PathClassifier {
-    /// Takes all its memory now.
+    /// Takes all its memory now. `seed` decides where fragments are kept: strangers should not be able to foresee it.
     #[must_use]
-    pub fn new(direction: Direction) -> Self {
+    pub fn new(direction: Direction, seed: u64) -> Self {
         Self {
             direction,
             cache: FlowCache::new(FLOWS),
-            fragments: FragmentTable::new(FRAGMENTS),
+            fragments: FragmentTable::with_seed(FRAGMENTS, seed),
         }
     }
 
