@@ -16,7 +16,7 @@ use dataplane::contract::{
 };
 use dataplane::meter::{Color, Meter, Profile, ProfileError};
 use dataplane::packet::{Dscp, Family, Pcp};
-use dataplane::priority::{ClassOrder, Half, MAX_CLASSES, Order};
+use dataplane::priority::{ClassOrder, Half, MAX_CLASSES, Order, RingId};
 use dataplane::shaper::{ShaperRate, ShaperRateError};
 use jiff::Timestamp;
 
@@ -187,7 +187,7 @@ impl Compiler {
         let judge = Judge::Always(half(config.defaults.uncontracted));
         let mut by_class = vec![[ContractIndex(0); 2]; self.classes.len()];
         for (class, &id) in config.classes.iter().zip(class_ids) {
-            by_class[usize::from(id.0)] = Direction::BOTH.map(|direction| {
+            by_class[id.index()] = Direction::BOTH.map(|direction| {
                 let key = SlotKey::Uncontracted {
                     class: class.name.clone(),
                     direction,
@@ -446,7 +446,7 @@ fn class_map(config: &Config, ids: &[ClassId]) -> ClassMap {
 
 fn order(config: &Config, ids: &[ClassId]) -> Order {
     let class = |(class, id): (&config::Class, &ClassId)| ClassOrder {
-        ring: id.ring(),
+        ring: id.0,
         priority: class.priority,
         weight: class.weight,
         min_share_permille: class.min_share_permille,

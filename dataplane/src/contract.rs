@@ -58,16 +58,16 @@ impl Layer {
     }
 }
 
-/// A class of service by its place in the table; also the [`RingId`] of its two rings, stable over reloads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ClassId(pub u8);
+/// A class of service: the rings that its packets go through, the same over reloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClassId(pub RingId);
 
 impl ClassId {
-    /// The rings of this class.
+    /// The position in an array of [`MAX_CLASSES`](crate::priority::MAX_CLASSES).
     #[inline]
     #[must_use]
-    pub fn ring(self) -> RingId {
-        RingId(self.0)
+    pub fn index(self) -> usize {
+        self.0.index()
     }
 }
 

@@ -20,7 +20,7 @@ use crate::mark;
 use crate::meter::Color;
 use crate::packet::{self, Family, Headers, Parsed};
 use crate::port::Port;
-use crate::priority::{Entry, Gate, Half, Order, Refused, Rings, Sink};
+use crate::priority::{Entry, Gate, Half, Refused, RingId, Rings, Sink};
 use crate::shaper::{ConformingBacklog, ShaperRate, ShaperState};
 use crate::stats::{Amount, DropReason, PathCounters};
 
@@ -58,8 +58,6 @@ impl Default for PortShare {
 pub struct Held {
     packet: Packet,
     slot: SlotId,
-    /// Counted bytes, for the contract's drop counters.
-    counted: u32,
     l3_offset: u16,
     family: Family,
 }
@@ -156,6 +154,7 @@ impl Path {
                 share: &self.share,
                 worker: self.worker,
                 now,
+                taken: 0,
             };
             let mut sink = PortSink {
                 port,
@@ -167,6 +166,7 @@ impl Path {
                 worker: self.worker,
             };
             self.rings.schedule(&table.order, now, &mut gate, &mut sink);
+            gate.settle();
         }
         if rate.is_some() {
             self.share
@@ -297,13 +297,12 @@ impl Path {
             item: Held {
                 packet,
                 slot: contract.slot,
-                counted: judged.counted,
                 l3_offset: judged.l3_offset,
                 family: judged.headers.map_or(Family::Ipv4, |headers| headers.family),
             },
         };
         let wire_len = entry.item.packet.wire_len;
-        match self.rings.enqueue(outcome.half, contract.class.ring(), entry) {
+        match self.rings.enqueue(outcome.half, contract.class.0, entry) {
             Ok(()) => self.counters.held.bytes += u64::from(wire_len),
             Err((entry, refused)) => {
                 let reason = match refused {
@@ -380,14 +379,37 @@ struct PortGate<'a> {
     share: &'a PortShare,
     worker: usize,
     now: Nanos,
+    /// Taken from the rate for a packet that has been admitted but not sent.
+    taken: u32,
+}
+
+impl PortGate<'_> {
+    /// Gives back what a packet took that CoDel then dropped.
+    #[inline]
+    fn settle(&mut self) {
+        if self.taken > 0
+            && let Some(rate) = self.rate
+        {
+            self.share.shaper.refund(rate, self.taken);
+            self.taken = 0;
+        }
+    }
 }
 
 impl Gate for PortGate<'_> {
     #[inline]
-    fn admit(&mut self, half: Half, bytes: u32) -> bool {
+    fn admits(&mut self, half: Half, bytes: u32) -> bool {
         let Some(rate) = self.rate else { return true };
+        self.settle();
         let must_wait = half == Half::Nonconforming && self.share.backlog.others_waiting(self.worker);
-        !must_wait && self.share.shaper.try_send(rate, bytes, self.now)
+        let admitted = !must_wait && self.share.shaper.try_send(rate, bytes, self.now);
+        self.taken = if admitted { bytes } else { 0 };
+        admitted
+    }
+
+    #[inline]
+    fn sent(&mut self, _half: Half, _bytes: u32) {
+        self.taken = 0;
     }
 }
 
@@ -409,7 +431,8 @@ impl<P: Port> Sink<Held> for PortSink<'_, P> {
     }
 
     #[inline]
-    fn send(&mut self, held: Held) {
+    fn send(&mut self, _half: Half, _ring: RingId, entry: Entry<Held>) {
+        let held = entry.item;
         let amount = Amount::one(held.packet.wire_len);
         self.counters.held.bytes -= amount.bytes;
         match self.port.tx(held.packet) {
@@ -437,11 +460,12 @@ impl<P: Port> Sink<Held> for PortSink<'_, P> {
     }
 
     #[inline]
-    fn drop(&mut self, held: Held) {
+    fn drop(&mut self, _half: Half, _ring: RingId, entry: Entry<Held>) {
+        let held = entry.item;
         self.counters.held.bytes -= u64::from(held.packet.wire_len);
         self.counters.drop(DropReason::Codel, held.packet.wire_len);
         let counters = self.cells.counters(self.worker, held.slot);
-        counters.dropped(DropReason::Codel).add(Amount::one(held.counted));
+        counters.dropped(DropReason::Codel).add(Amount::one(entry.bytes));
         self.pool.put(held.packet.frame);
     }
 }

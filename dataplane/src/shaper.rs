@@ -108,6 +108,20 @@ impl ShaperState {
         }
     }
 
+    /// Gives back what [`try_send`](Self::try_send) took for a packet that was then dropped instead of sent.
+    pub fn refund(&self, rate: &ShaperRate, bytes: u32) {
+        let cost = i64::try_from(u64::from(bytes).saturating_mul(UNITS_PER_BYTE)).unwrap_or(i64::MAX);
+        let mut word = self.0.load();
+        loop {
+            let (level, at) = ((word >> 64) as u64 as i64, word as u64);
+            let level = level.saturating_add(cost).min(rate.ceiling);
+            match self.0.compare_exchange(word, pack(level, at)) {
+                Ok(()) => return,
+                Err(newer) => word = newer,
+            }
+        }
+    }
+
     /// The first instant from `now` on at which [`try_send`](Self::try_send) would succeed if nobody else sent: exact,
     /// rounded up to a nanosecond.
     #[must_use]

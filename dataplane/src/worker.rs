@@ -144,7 +144,7 @@ pub struct Worker<P> {
     pool: FramePool,
     tables: Cache<CurrentTable, Arc<ContractTable>>,
     shared: Arc<WorkerShared>,
-    heartbeats: Vec<(SharedArray, usize)>,
+    heartbeats: Vec<(Arc<SharedArray>, usize)>,
     batch: usize,
 }
 
@@ -172,7 +172,7 @@ impl<P: Port> Worker<P> {
     }
 
     /// Lets the worker write the time of each turn to slot `index` of `array`, for the XDP program of a port.
-    pub fn beat_into(&mut self, array: SharedArray, index: usize) {
+    pub fn beat_into(&mut self, array: Arc<SharedArray>, index: usize) {
         self.heartbeats.push((array, index));
     }
 

@@ -119,7 +119,7 @@ impl Classifier {
             let segments = self.segments[headers.family as usize].covering(far);
             segments.map(|segment| Some(*segment)).chain([None]).find_map(at)
         });
-        contracted.unwrap_or_else(|| self.uncontracted[usize::from(class.0)][direction.index()])
+        contracted.unwrap_or_else(|| self.uncontracted[class.index()][direction.index()])
     }
 }
 

@@ -5,9 +5,10 @@
 //! attached is left alone, and named in the error.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use af_xdp::{SharedArray, Socket};
-use aya::maps::{Array, MapData, PerCpuArray, XskMap};
+use aya::maps::{Map, MapData, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::{Xdp, xdp};
 use aya::{Ebpf, EbpfLoader};
@@ -134,7 +135,7 @@ pub struct KernelCounters {
 pub struct Program {
     ebpf: Ebpf,
     sockets: XskMap<MapData>,
-    heartbeats: SharedArray,
+    heartbeats: Arc<SharedArray>,
     counters: PerCpuArray<MapData, [u64; 2]>,
 }
 
@@ -153,10 +154,14 @@ impl Program {
         let sockets = XskMap::try_from(take_map(&mut ebpf, "sockets")?).map_err(|e| map_error("sockets", &e))?;
         let counters =
             PerCpuArray::try_from(take_map(&mut ebpf, "counters")?).map_err(|e| map_error("counters", &e))?;
-        let heartbeats = Array::<MapData, u64>::try_from(take_map(&mut ebpf, "heartbeats")?)
-            .map_err(|e| map_error("heartbeats", &e))?;
-        let heartbeats = SharedArray::map(heartbeats.map().fd().as_fd(), QUEUES_MAX as usize)
-            .map_err(|e| map_error("heartbeats", &e))?;
+        let Map::Array(heartbeats) = take_map(&mut ebpf, "heartbeats")? else {
+            return Err(ProgramError::Map {
+                map: "heartbeats",
+                cause: "it is not an array".into(),
+            });
+        };
+        let heartbeats = SharedArray::map(heartbeats.fd().as_fd(), QUEUES_MAX as usize);
+        let heartbeats = Arc::new(heartbeats.map_err(|e| map_error("heartbeats", &e))?);
         Ok(Self {
             ebpf,
             sockets,
@@ -184,7 +189,7 @@ impl Program {
 
     /// The heartbeats by queue, which the workers write. Several workers share the mapping.
     #[must_use]
-    pub fn heartbeats(&self) -> SharedArray {
+    pub fn heartbeats(&self) -> Arc<SharedArray> {
         self.heartbeats.clone()
     }
 
@@ -319,7 +324,7 @@ fn io_cause(error: &(dyn std::error::Error + 'static)) -> std::io::Error {
     std::io::Error::other(chain(error))
 }
 
-fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, ProgramError> {
+fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, ProgramError> {
     ebpf.take_map(name).ok_or(ProgramError::Map {
         map: name,
         cause: "it is not in the object".into(),
