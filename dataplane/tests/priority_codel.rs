@@ -87,7 +87,9 @@ proptest! {
         let (mut left, mut right) = (VecDeque::new(), VecDeque::new());
         let (mut want, mut got) = (Vec::new(), Vec::new());
         let mut now = 1;
-        for (gap_ms, arrivals, bytes) in steps {
+        for (step, (gap_ms, arrivals, bytes)) in steps.into_iter().enumerate() {
+            // Fills for 40 steps and drains for 80, so that the dropping state is left and entered again.
+            let arrivals = if step % 120 < 40 { arrivals } else { arrivals / 3 };
             now += gap_ms * 1_000_000;
             for _ in 0..arrivals {
                 left.push_back((now, bytes));
