@@ -447,9 +447,10 @@ fn class_map(config: &Config, ids: &[ClassId]) -> ClassMap {
 fn order(config: &Config, ids: &[ClassId]) -> Order {
     let class = |(class, id): (&config::Class, &ClassId)| ClassOrder {
         ring: id.0,
-        priority: class.priority,
+        priority: u16::from(class.priority),
         weight: class.weight,
-        min_share_permille: class.min_share_permille,
+        // A share too small for a thousandth still keeps the ring from starving.
+        min_share_permille: class.min_share_ppm.map_or(0, |ppm| (ppm / 1_000).clamp(1, 1_000) as u16),
     };
     let classes: Vec<ClassOrder> = config.classes.iter().zip(ids).map(class).collect();
     Order::new(&classes)
