@@ -78,7 +78,8 @@ impl Umem {
         } else {
             bytes
         };
-        let memory = Mapping::anonymous(len, config.huge_pages).map_err(|source| Error::System { step, source })?;
+        let memory = Mapping::anonymous(len, config.huge_pages, config.prefault)
+            .map_err(|source| Error::System { step, source })?;
         let umem = Umem(Arc::new(Inner {
             memory,
             id,
@@ -260,6 +261,7 @@ impl Umem {
 
     /// Takes the frame out of the world: from now on the kernel owns its slot. Returns where its packet begins.
     #[inline]
+    #[expect(clippy::needless_pass_by_value, reason = "the frame must be gone afterwards")]
     pub(crate) fn give_to_kernel(&self, frame: Frame) -> u64 {
         self.check(&frame);
         self.note_owner(frame.offset, true);

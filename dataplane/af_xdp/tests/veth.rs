@@ -66,14 +66,14 @@ fn one_end_to_the_other(attach: Attach) {
 #[test]
 fn packets_cross_in_order_with_a_native_program() {
     in_namespace("packets_cross_in_order_with_a_native_program", || {
-        one_end_to_the_other(Attach::Native)
+        one_end_to_the_other(Attach::Native);
     });
 }
 
 #[test]
 fn packets_cross_in_order_with_a_generic_program() {
     in_namespace("packets_cross_in_order_with_a_generic_program", || {
-        one_end_to_the_other(Attach::Generic)
+        one_end_to_the_other(Attach::Generic);
     });
 }
 
