@@ -96,7 +96,9 @@ fn static_neighbours_and_routes_reach_a_far_host() {
     let mac = b.run(|| af_xdp::device::mac("right")).unwrap().unwrap();
     b.try_run(|| {
         links::add_address("lo", ip("198.51.100.1"), 32)?;
-        links::add_address("lo", ip("2001:db8:1::1"), 128)
+        links::add_address("lo", ip("2001:db8:1::1"), 128)?;
+        // The answers must not have to ask either.
+        links::set_neighbour("right", ip("2001:db8::1"), [2, 0, 0, 0, 0, 1])
     })
     .unwrap();
     a.try_run(|| {
