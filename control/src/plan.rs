@@ -316,6 +316,7 @@ pub fn build_worker(
         let ends = WireEnds {
             ports: lane.ports,
             shares: lane.ports.map(|port| shares[port].clone()),
+            seed: plan.seed,
         };
         lanes.push(Lane::new(number, &ends, bind(0)?, bind(1)?));
     }
