@@ -271,7 +271,11 @@ fn plain_rendering_is_stable() {
     let report = one(&format!("{BASE}weigth = 2\n")).unwrap_err();
     let text = report.render(false);
     assert!(
-        text.contains("weir.toml:16:1") && text.contains("did you mean `weight`?") && text.is_ascii(),
+        text.contains("weir.toml:16:1")
+            && text.contains("did you mean `weight`?")
+            && text.starts_with("error: ")
+            && text.is_ascii()
+            && !text.contains('\u{1b}'),
         "{text}"
     );
     assert!(report.render(true).contains('\u{1b}'));
