@@ -27,13 +27,21 @@ pub(super) fn lint(config: &Config, places: &Places, log: &mut Log) {
         }
     }
     let now = Timestamp::now();
-    let grouped: [Grouped<'_>; 4] = [
+    let grouped: [Grouped<'_>; 5] = [
         ("without `slo`", "add such as slo = \"99.98 %\"", &|contract| {
             contract.slo_ppm.is_none()
         }),
         ("without a whole period", "add `from` and `until`", &|contract| {
             contract.from.is_none() || contract.until.is_none()
         }),
+        (
+            "colour-aware in a class without `yellow_dscp` and `red_dscp`",
+            "every packet of the class arrives green: list the DSCPs of the other colours, or leave `color_aware` out",
+            &|contract| {
+                let class = &config.classes[contract.class];
+                contract.color_aware && class.yellow_dscp.is_empty() && class.red_dscp.is_empty()
+            },
+        ),
         (
             "expired",
             "renew `until`, or remove what is no longer wanted",
