@@ -271,7 +271,11 @@ fn plain_rendering_is_stable() {
     let report = one(&format!("{BASE}weigth = 2\n")).unwrap_err();
     let text = report.render(false);
     assert!(
-        text.contains("weir.toml:16:1") && text.contains("did you mean `weight`?") && text.is_ascii(),
+        text.contains("weir.toml:16:1")
+            && text.contains("did you mean `weight`?")
+            && text.starts_with("error: ")
+            && text.is_ascii()
+            && !text.contains('\u{1b}'),
         "{text}"
     );
     assert!(report.render(true).contains('\u{1b}'));
@@ -323,4 +327,31 @@ proptest::proptest! {
             proptest::prop_assert!(!report.is_empty() && !report.render(false).is_empty());
         }
     }
+}
+
+#[test]
+fn what_is_probably_not_meant_is_a_warning() {
+    let base = BASE.replace("side = \"wan\"\n", "side = \"wan\"\nrate = \"1 Mbit/s\"\n");
+    let unused = "nonconforming_dscp = \"EF\"\n[[port]]\nname = \"spare\"\ninterface = \"eth3\"\nside = \"site\"\n";
+    let text =
+        format!("{base}{unused}{SERVICE}{CONTRACT}rate = \"2 Mbit/s\"\ncolor_aware = true\nuntil = 2020-01-01\n");
+    let loaded = one(&text).unwrap_or_else(|report| panic!("{report}"));
+    let wanted = [
+        "in no wire",
+        "without `slo`",
+        "whole period",
+        "expired",
+        "colour-aware",
+        "re-marks excess",
+        "promise up to",
+    ];
+    for part in wanted {
+        let found = loaded
+            .warnings
+            .diagnostics()
+            .iter()
+            .any(|found| found.message.contains(part));
+        assert!(found, "{part}\n{}", loaded.warnings);
+    }
+    assert_eq!(loaded.warnings.len(), wanted.len(), "{}", loaded.warnings);
 }
