@@ -174,6 +174,10 @@ impl Umem {
     /// stores the Internet checksum at `start + offset`, where the caller has put the sum of the pseudo header. Both
     /// count from the packet's first byte, as `csum_start` and `csum_offset` of `struct xsk_tx_metadata` do.
     ///
+    /// In copy mode the kernel adds up only if the device does not offer to. Veth does offer, and hands the packet over
+    /// with the request still open: a stack at the other end takes it for good, an AF_XDP socket there sees no checksum
+    /// unless [`TxChecksum`](crate::device::Offload::TxChecksum) is off at the sending end.
+    ///
     /// False, and nothing changed, if the UMEM was made without `tx_metadata`, if less than 24 bytes of the slot lie
     /// before the packet, or if the checksum field is not inside the packet: the kernel would stall on such a request.
     ///
