@@ -148,7 +148,9 @@ fn a_deleted_interface_leaves_a_harmless_socket() {
         let (umem, mut pool) = small_umem();
         let left = device::index("left").unwrap();
         let mut socket = Socket::bind(&umem, left, 0, &small_rings(), &mut pool).unwrap();
+        assert_eq!(socket.take_error(), None);
         ip("link del left");
+        assert_eq!((socket.take_error(), socket.take_error()), (Some(libc::ENETDOWN), None));
         send(&mut socket, &mut pool, &packet(b"nowhere"));
         socket.submit_tx();
         let kick = socket.kick_tx();

@@ -7,8 +7,8 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use af_xdp::{Kick, Socket, SocketConfig, device, poll};
-use common::support::Attach;
-use common::{eventually, in_namespace, packet, receiver, send, small_rings, small_umem, veth};
+use common::support::{Attach, Redirect};
+use common::{eventually, in_namespace, ip, packet, receiver, send, small_rings, small_umem, veth};
 
 fn one_end_to_the_other(attach: Attach) {
     veth("left", "right");
@@ -191,5 +191,49 @@ fn polling_ends_when_a_packet_comes() {
         assert_eq!(a.kick_tx(), Kick::Sent);
         assert_eq!(poll(&[b.as_fd()], Some(Duration::from_secs(2))).unwrap(), 1);
         assert_eq!(b.receive(64, |frame| pool_b.push(frame)), 1);
+    });
+}
+
+#[test]
+fn two_queues_of_one_device_share_a_umem() {
+    in_namespace("two_queues_of_one_device_share_a_umem", || {
+        ip("link add left numrxqueues 2 numtxqueues 2 type veth peer name right numrxqueues 2 numtxqueues 2");
+        for end in ["left", "right"] {
+            device::set_up(end, true).unwrap();
+        }
+        let (left, right) = (device::index("left").unwrap(), device::index("right").unwrap());
+        assert_eq!(device::channels("right").unwrap().receiving(), 2);
+        let (umem_a, mut pool_a) = small_umem();
+        let (umem_b, mut pool_b) = small_umem();
+        let mut redirect = Redirect::load(2, false).unwrap();
+        let mut senders = Vec::new();
+        let mut receivers = Vec::new();
+        for queue in 0..2 {
+            senders.push(Socket::bind(&umem_a, left, queue, &small_rings(), &mut pool_a).unwrap());
+            receivers.push(Socket::bind(&umem_b, right, queue, &small_rings(), &mut pool_b).unwrap());
+            redirect.set(queue, receivers[queue as usize].fd()).unwrap();
+        }
+        redirect.attach(right, Attach::Native).unwrap();
+        // What is sent on a queue of one end comes in on the same queue of the other.
+        for queue in 0..2u32 {
+            let sender = &mut senders[queue as usize];
+            assert_eq!((sender.interface_index(), sender.queue()), (left, queue));
+            for i in 0..20u32 {
+                send(sender, &mut pool_a, &packet(&(queue * 100 + i).to_be_bytes()));
+            }
+            sender.submit_tx();
+            assert_eq!(sender.kick_tx(), Kick::Sent);
+            let mut next = queue * 100;
+            eventually("twenty packets arrive on the queue", || {
+                receivers[queue as usize].receive(64, |frame| {
+                    assert_eq!(umem_b.bytes(&frame), packet(&next.to_be_bytes()));
+                    pool_b.push(frame);
+                    next += 1;
+                });
+                next == queue * 100 + 20
+            });
+        }
+        let with_kernel: u64 = receivers.iter().map(Socket::frames_in_fill).sum();
+        assert_eq!(pool_b.len() as u64 + with_kernel, 256);
     });
 }
