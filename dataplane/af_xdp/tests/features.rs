@@ -5,7 +5,7 @@ mod common;
 
 use af_xdp::{BindMode, BusyPoll, Frame, Kick, Socket, SocketConfig, Umem, UmemConfig, device};
 use common::support::{Attach, Redirect};
-use common::{eventually, in_namespace, ip, packet, receiver, send, small_rings, small_umem, veth};
+use common::{eventually, in_namespace, ip, packet, receiver, send, skipped, small_rings, small_umem, veth};
 
 #[test]
 fn an_empty_fill_ring_shows_in_the_statistics() {
@@ -149,7 +149,10 @@ fn a_requested_checksum_is_right_at_the_receiver() {
             Err(error) => {
                 // Only a kernel before 6.11 may say no.
                 assert_eq!(error.step(), Some(&af_xdp::Step::RegisterUmem), "{error}");
-                eprintln!("SKIPPED (kernel without TX metadata): a_requested_checksum_is_right_at_the_receiver");
+                skipped(
+                    "kernel without TX metadata",
+                    "a_requested_checksum_is_right_at_the_receiver",
+                );
                 return;
             }
         };

@@ -142,6 +142,50 @@ fn a_downed_interface_is_an_outcome_and_recovers() {
 }
 
 #[test]
+fn a_packet_the_device_drops_is_counted_and_its_frame_returns() {
+    in_namespace("a_packet_the_device_drops_is_counted_and_its_frame_returns", || {
+        veth("left", "right");
+        let (umem, mut pool) = small_umem();
+        let mut a = Socket::bind(&umem, device::index("left").unwrap(), 0, &small_rings(), &mut pool).unwrap();
+        // Without a carrier the stack drops what is sent.
+        device::set_up("right", false).unwrap();
+        for _ in 0..3 {
+            send(&mut a, &mut pool, &packet(b"lost"));
+        }
+        a.submit_tx();
+        for left_over in [2, 1, 0] {
+            assert_eq!((a.kick_tx(), a.tx_pending()), (Kick::Dropped, left_over));
+        }
+        assert_eq!((a.kick_tx(), a.kick_counts().dropped), (Kick::NotNeeded, 3));
+        eventually("the frames come back", || {
+            a.complete(&mut pool);
+            a.frames_in_tx() == 0
+        });
+        assert_eq!(pool.len() as u64 + a.frames_in_fill(), 256);
+    });
+}
+
+#[test]
+fn two_threads_may_bind_the_same_umem_at_once() {
+    in_namespace("two_threads_may_bind_the_same_umem_at_once", || {
+        veth("left", "right");
+        let (umem, mut pool) = small_umem();
+        let half = pool.split_off(128);
+        // Threads inherit the namespace of the one that starts them.
+        std::thread::scope(|scope| {
+            for (name, mut pool) in [("left", pool), ("right", half)] {
+                let umem = &umem;
+                scope.spawn(move || {
+                    let index = device::index(name).unwrap();
+                    let socket = Socket::bind(umem, index, 0, &small_rings(), &mut pool).unwrap();
+                    assert_eq!((socket.frames_in_fill(), pool.len()), (64, 64));
+                });
+            }
+        });
+    });
+}
+
+#[test]
 fn a_deleted_interface_leaves_a_harmless_socket() {
     in_namespace("a_deleted_interface_leaves_a_harmless_socket", || {
         veth("left", "right");
@@ -248,5 +292,59 @@ fn huge_pages_work_or_say_where_to_get_them() {
             }
             Err(error) => assert!(error.remedy().unwrap().contains("/proc/sys/vm/nr_hugepages"), "{error}"),
         }
+    });
+}
+
+/// Leaves this thread the capabilities of the mask and no others.
+fn keep_capabilities(mask: u32) {
+    // struct __user_cap_header_struct, version 3, this thread; and two struct __user_cap_data_struct.
+    let header = [0x2008_0522u32, 0];
+    let data = [mask, mask, 0, 0, 0, 0];
+    // SAFETY: both arrays have the layout and length that version 3 asks for; only this thread is changed.
+    let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
+#[test]
+fn missing_privileges_are_named() {
+    const CAP_NET_RAW: u32 = 1 << 13;
+    in_namespace("missing_privileges_are_named", || {
+        veth("left", "right");
+        let left = device::index("left").unwrap();
+        let (umem, mut pool) = small_umem();
+        let mut limit = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        // SAFETY: `limit` is writable while the call lasts.
+        let result = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) };
+        assert_eq!(result, 0);
+
+        keep_capabilities(CAP_NET_RAW);
+        let error = device::set_up("left", false).unwrap_err();
+        assert_eq!(error.errno(), Some(libc::EPERM));
+        assert!(error.remedy().unwrap().contains("CAP_NET_ADMIN"), "{error}");
+        if limit.rlim_cur < 128 << 20 {
+            let large = UmemConfig {
+                frame_count: 65_536,
+                ..UmemConfig::default()
+            };
+            let (large, mut frames) = Umem::new(&large).unwrap();
+            let error = Socket::bind(&large, left, 0, &small_rings(), &mut frames).expect_err("128 MiB are too many");
+            assert_eq!(
+                (error.step(), error.errno()),
+                (Some(&Step::RegisterUmem), Some(libc::ENOBUFS))
+            );
+            assert!(error.remedy().unwrap().contains("RLIMIT_MEMLOCK"));
+        }
+        drop(Socket::bind(&umem, left, 0, &small_rings(), &mut pool).expect("CAP_NET_RAW is enough for copy mode"));
+
+        keep_capabilities(0);
+        let error = Socket::bind(&umem, left, 0, &small_rings(), &mut pool).expect_err("without any capability");
+        assert_eq!(
+            (error.step(), error.errno()),
+            (Some(&Step::OpenSocket), Some(libc::EPERM))
+        );
+        assert!(error.remedy().unwrap().contains("CAP_NET_RAW"));
     });
 }

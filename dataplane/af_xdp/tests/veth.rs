@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use af_xdp::{Kick, Socket, SocketConfig, device, poll};
 use common::support::{Attach, Redirect};
-use common::{eventually, in_namespace, ip, packet, receiver, send, small_rings, small_umem, veth};
+use common::{eventually, in_namespace, ip, packet, receiver, send, skipped, small_rings, small_umem, veth};
 
 fn one_end_to_the_other(attach: Attach) {
     veth("left", "right");
@@ -88,7 +88,10 @@ fn a_larger_budget_sends_a_full_ring_in_one_call() {
         };
         let mut a = Socket::bind(&umem, device::index("left").unwrap(), 0, &config, &mut pool).unwrap();
         if a.tx_budget() != 64 {
-            eprintln!("SKIPPED (kernel without XDP_MAX_TX_SKB_BUDGET): a_larger_budget_sends_a_full_ring_in_one_call");
+            skipped(
+                "kernel without XDP_MAX_TX_SKB_BUDGET",
+                "a_larger_budget_sends_a_full_ring_in_one_call",
+            );
             return;
         }
         for i in 0..64u32 {
@@ -235,5 +238,76 @@ fn two_queues_of_one_device_share_a_umem() {
         }
         let with_kernel: u64 = receivers.iter().map(Socket::frames_in_fill).sum();
         assert_eq!(pool_b.len() as u64 + with_kernel, 256);
+    });
+}
+
+/// A long run in bursts of pseudo-random size, forwarded with more sent than the forwarder can always take, and at the
+/// end an audit: every slot is there once. (Debug builds also check each handover between us and the kernel.)
+#[test]
+fn after_a_long_run_every_slot_is_there_once() {
+    in_namespace("after_a_long_run_every_slot_is_there_once", || {
+        veth("hosta", "porta");
+        veth("portb", "hostb");
+        let (umem, mut pool) = small_umem();
+        let (mut in_port, in_program) = receiver(&umem, &mut pool, "porta", Attach::Native);
+        let out = device::index("portb").unwrap();
+        let mut out_port = Socket::bind(&umem, out, 0, &small_rings(), &mut pool).unwrap();
+        let (umem_host, mut pool_host) = small_umem();
+        let host_a = device::index("hosta").unwrap();
+        let mut source = Socket::bind(&umem_host, host_a, 0, &small_rings(), &mut pool_host).unwrap();
+
+        let (mut random, mut sent, mut forwarded) = (0x2545_f491u32, 0u64, 0u64);
+        eprintln!("seed {random:#x}");
+        let mut burst = |limit: u32| {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ((random >> 16) % limit) as usize
+        };
+        for _ in 0..2000 {
+            source.complete(&mut pool_host);
+            for _ in 0..burst(40).min(source.tx_room()).min(pool_host.len()) {
+                send(&mut source, &mut pool_host, &packet(&sent.to_be_bytes()));
+                sent += 1;
+            }
+            source.submit_tx();
+            let _ = source.kick_tx();
+
+            out_port.complete(&mut pool);
+            in_port.refill(&mut pool, burst(64));
+            let room = out_port.tx_room().min(burst(64));
+            forwarded += in_port.receive(room, |frame| out_port.push_tx(frame).expect("there is room")) as u64;
+            out_port.submit_tx();
+            let _ = out_port.kick_tx();
+            let with_kernel = in_port.frames_in_fill() + out_port.frames_in_fill() + out_port.frames_in_tx();
+            assert_eq!(
+                pool.len() as u64 + with_kernel,
+                256,
+                "free + fill + tx = all, at any time"
+            );
+        }
+        assert!(forwarded > 10_000, "{forwarded} of {sent}");
+        let lost = in_port.statistics().unwrap();
+
+        // No more packets; what waits goes through, and all frames but those in the fill rings come home.
+        drop(in_program);
+        eventually("everything drains", || {
+            let _ = source.kick_tx();
+            let room = out_port.tx_room();
+            forwarded += in_port.receive(room, |frame| out_port.push_tx(frame).expect("there is room")) as u64;
+            out_port.submit_tx();
+            let _ = out_port.kick_tx();
+            out_port.complete(&mut pool);
+            out_port.frames_in_tx() == 0
+        });
+        let mut slots: Vec<u32> = pool.iter().map(|frame| umem.slot(frame)).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        assert_eq!(slots.len(), pool.len(), "no slot twice");
+        assert_eq!(
+            pool.len() as u64,
+            256 - in_port.frames_in_fill() - out_port.frames_in_fill()
+        );
+        assert_eq!(in_port.bad_descriptors() + out_port.bad_descriptors(), 0);
+        assert_eq!(out_port.statistics().unwrap().tx_invalid_descs, 0);
+        assert!(forwarded + lost.rx_dropped + lost.rx_ring_full <= sent, "{lost:?}");
     });
 }
