@@ -243,7 +243,7 @@ nonconforming_dscp = 3
 [[class]]
 name = "best-effort"
 priority = 7
-nonconforming_dscp = 1
+nonconforming_dscp = 2
 default = true
 "#;
 
