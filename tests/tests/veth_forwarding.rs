@@ -15,21 +15,33 @@ use weir_tests::gateway::{
 
 #[test]
 fn pings_cross_and_so_do_the_arp_and_neighbour_discovery_they_need() {
-    let Some(gateway) = Gateway::build(Layout::default()) else { return };
+    let Some(gateway) = Gateway::build(Layout::default()) else {
+        return;
+    };
     let weir = gateway.start(&Config::default());
-    for (from, to) in [(&gateway.site, WAN), (&gateway.wan, SITE), (&gateway.site, WAN6), (&gateway.wan, SITE6)] {
+    for (from, to) in [
+        (&gateway.site, WAN),
+        (&gateway.wan, SITE),
+        (&gateway.site, WAN6),
+        (&gateway.wan, SITE6),
+    ] {
         let output = ping(from, to, 3);
         assert!(text(&output).contains("3 received"), "{to}: {}", text(&output));
         assert!(!text(&output).contains("DUP!"), "{to}: {}", text(&output));
     }
     let status = weir.stop();
-    assert!(ledger_sum(&status, &["other", "packets"]) >= 2, "ARP is not IP: {status:#}");
+    assert!(
+        ledger_sum(&status, &["other", "packets"]) >= 2,
+        "ARP is not IP: {status:#}"
+    );
     assert_eq!(ledger_sum(&status, &["kernel", "packets"]), 0);
 }
 
 #[test]
 fn a_busy_polling_worker_does_the_same() {
-    let Some(gateway) = Gateway::build(Layout::default()) else { return };
+    let Some(gateway) = Gateway::build(Layout::default()) else {
+        return;
+    };
     let config = Config {
         poll: "busy",
         ..Config::default()
@@ -39,13 +51,18 @@ fn a_busy_polling_worker_does_the_same() {
     let before = weir.status()["workers"][0]["turns"].as_u64();
     std::thread::sleep(std::time::Duration::from_millis(100));
     let after = weir.status()["workers"][0]["turns"].as_u64();
-    assert!(after > before.map(|turns| turns + 1000), "a busy worker turns without packets");
+    assert!(
+        after > before.map(|turns| turns + 1000),
+        "a busy worker turns without packets"
+    );
     weir.stop();
 }
 
 #[test]
 fn frames_that_are_not_ip_cross_byte_for_byte() {
-    let Some(gateway) = Gateway::build(Layout::default()) else { return };
+    let Some(gateway) = Gateway::build(Layout::default()) else {
+        return;
+    };
     let weir = gateway.start(&Config::default());
     let frames = strange_frames(1);
     for (from, to) in [(&gateway.site, &gateway.wan), (&gateway.wan, &gateway.site)] {
@@ -53,7 +70,7 @@ fn frames_that_are_not_ip_cross_byte_for_byte() {
         let capture = Capture::start(to, HOST, "ether src 02:00:00:00:00:77", &path);
         send_frames(from, HOST, &frames);
         let arrived: Vec<Vec<u8>> = capture.finish().into_iter().map(|packet| packet.bytes).collect();
-        assert_eq!(arrived.len(), frames.len());
+        assert_eq!(arrived.len(), frames.len(), "{:#}", weir.status());
         for (number, (sent, arrived)) in frames.iter().zip(&arrived).enumerate() {
             assert!(sent == arrived, "frame {number} changed:\n{sent:02x?}\n{arrived:02x?}");
         }
@@ -65,7 +82,9 @@ fn frames_that_are_not_ip_cross_byte_for_byte() {
 
 #[test]
 fn tcp_and_udp_of_unmodified_hosts_cross_with_valid_checksums() {
-    let Some(gateway) = Gateway::build(Layout::default()) else { return };
+    let Some(gateway) = Gateway::build(Layout::default()) else {
+        return;
+    };
     let weir = gateway.start(&Config::default());
     assert_eq!(weir.status()["ports"][0]["xdp"], "native");
     gateway.warm();
@@ -78,7 +97,9 @@ fn tcp_and_udp_of_unmodified_hosts_cross_with_valid_checksums() {
 
 #[test]
 fn tcp_and_udp_cross_over_ipv6_too() {
-    let Some(gateway) = Gateway::build(Layout::default()) else { return };
+    let Some(gateway) = Gateway::build(Layout::default()) else {
+        return;
+    };
     let weir = gateway.start(&Config::default());
     gateway.warm();
     exchange(&gateway, &["-6"]);
@@ -89,7 +110,9 @@ fn tcp_and_udp_cross_over_ipv6_too() {
 
 #[test]
 fn generic_xdp_forwards_what_native_does() {
-    let Some(gateway) = Gateway::build(Layout::default()) else { return };
+    let Some(gateway) = Gateway::build(Layout::default()) else {
+        return;
+    };
     let config = Config {
         xdp: "generic",
         ..Config::default()
@@ -124,7 +147,11 @@ fn two_workers_share_the_flows_and_lose_nothing() {
         .map(|flow| {
             let egress = flow % 2 == 0;
             let (from, to) = if egress { (SITE, WAN) } else { (WAN, SITE) };
-            let hosts = if egress { [&gateway.site, &gateway.wan] } else { [&gateway.wan, &gateway.site] };
+            let hosts = if egress {
+                [&gateway.site, &gateway.wan]
+            } else {
+                [&gateway.wan, &gateway.site]
+            };
             let stream = Stream {
                 from: SocketAddr::new(from.parse().unwrap(), 20_000 + flow),
                 to: SocketAddr::new(to.parse().unwrap(), 30_000 + flow),
@@ -138,7 +165,11 @@ fn two_workers_share_the_flows_and_lose_nothing() {
         .collect();
     for stream in streams {
         let score = stream.finish();
-        assert_eq!((score.lost(), score.reordered, score.duplicates), (0, 0, 0), "{score:?}");
+        assert_eq!(
+            (score.lost(), score.reordered, score.duplicates),
+            (0, 0, 0),
+            "{score:?}"
+        );
     }
     let status = weir.stop();
     assert_eq!(status["workers"].as_array().unwrap().len(), 2);
@@ -146,7 +177,9 @@ fn two_workers_share_the_flows_and_lose_nothing() {
     assert_eq!(ledgers.len(), 4, "two ports of two queues");
     for worker in 0..2u32 {
         let of_queue = ledgers.iter().filter(|ledger| ledger["queue"] == worker);
-        let received: u64 = of_queue.map(|ledger| ledger["received"]["packets"].as_u64().unwrap()).sum();
+        let received: u64 = of_queue
+            .map(|ledger| ledger["received"]["packets"].as_u64().unwrap())
+            .sum();
         assert!(received > 500, "queue {worker} took {received} packets: {status:#}");
         assert_eq!(status["ports"][0]["queues"][worker as usize]["worker"], worker);
     }
@@ -163,8 +196,17 @@ fn packets_of_the_largest_native_mtu_cross_both_ways() {
     let weir = gateway.start(&Config::default());
     assert_eq!(weir.status()["ports"][0]["xdp"], "native");
     gateway.warm();
-    for (from, to, payload) in [(&gateway.site, WAN, "3470"), (&gateway.wan, SITE, "3470"), (&gateway.site, WAN6, "3450")] {
-        let output = command(from, &["ping", "-n", "-c", "3", "-i", "0.2", "-W", "1", "-M", "do", "-s", payload, to]);
+    for (from, to, payload) in [
+        (&gateway.site, WAN, "3470"),
+        (&gateway.wan, SITE, "3470"),
+        (&gateway.site, WAN6, "3450"),
+    ] {
+        let output = command(
+            from,
+            &[
+                "ping", "-n", "-c", "3", "-i", "0.2", "-W", "1", "-M", "do", "-s", payload, to,
+            ],
+        );
         assert!(text(&output).contains("3 received"), "{to}: {}", text(&output));
     }
     exchange(&gateway, &[]);
@@ -182,14 +224,21 @@ fn an_mtu_beyond_native_xdp_falls_back_to_generic() {
     let weir = gateway.start(&Config::default());
     assert_eq!(weir.status()["ports"][0]["xdp"], "generic");
     gateway.warm();
-    let output = command(&gateway.site, &["ping", "-n", "-c", "3", "-i", "0.2", "-W", "1", "-M", "do", "-s", "3772", WAN]);
+    let output = command(
+        &gateway.site,
+        &[
+            "ping", "-n", "-c", "3", "-i", "0.2", "-W", "1", "-M", "do", "-s", "3772", WAN,
+        ],
+    );
     assert!(text(&output).contains("3 received"), "{}", text(&output));
     weir.stop();
 }
 
 #[test]
 fn a_management_interface_beside_the_ports_is_left_alone() {
-    let Some(gateway) = Gateway::build(Layout::default()) else { return };
+    let Some(gateway) = Gateway::build(Layout::default()) else {
+        return;
+    };
     let host = Namespace::new().expect("a namespace");
     let [near, far] = [
         pktgen::lab::VethEnd::new(&gateway.gw, "mgmt"),
@@ -197,7 +246,9 @@ fn a_management_interface_beside_the_ports_is_left_alone() {
     ];
     pktgen::lab::links::create_veth(&near, &far).expect("a veth pair");
     for end in [&near, &far] {
-        end.namespace.try_run(|| pktgen::lab::links::set_up(end.name)).expect("up");
+        end.namespace
+            .try_run(|| pktgen::lab::links::set_up(end.name))
+            .expect("up");
     }
     address(&gateway.gw, "mgmt", "192.0.2.1", 24);
     address(&host, HOST, "192.0.2.2", 24);
@@ -236,7 +287,11 @@ fn strange_frames(seed: u64) -> Vec<Vec<u8>> {
         frames.push(frame([2, 0, 0, 0, 0, 0x99], 0x88b6, length));
     }
     let lengths: Vec<usize> = frames.iter().map(Vec::len).collect();
-    assert!(lengths.iter().all(|&length| length <= 1514), "{}", random.random::<u8>());
+    assert!(
+        lengths.iter().all(|&length| length <= 1514),
+        "{}",
+        random.random::<u8>()
+    );
     frames
 }
 
@@ -258,12 +313,18 @@ fn exchange(gateway: &Gateway, options: &[&str]) {
 
 fn iperf3(server: &Namespace, client: &Namespace, address: &str, options: &[&str]) -> Value {
     let mut listen = Command::new("iperf3");
-    listen.args(["-s", "--forceflush", "-B", address]).stdout(Stdio::piped()).stderr(Stdio::null());
+    listen
+        .args(["-s", "--forceflush", "-B", address])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     let mut listening = server.spawn(&mut listen).expect("iperf3 starts");
     let mut said = BufReader::new(listening.stdout.take().expect("a pipe")).lines();
     let listens = said.any(|line| line.is_ok_and(|line| line.contains("Server listening")));
     assert!(listens, "the iperf3 server ended");
-    let output = command(client, &[&["iperf3", "-J", "--connect-timeout", "2000", "-c", address], options].concat());
+    let output = command(
+        client,
+        &[&["iperf3", "-J", "--connect-timeout", "2000", "-c", address], options].concat(),
+    );
     let _killed = listening.kill();
     let _reaped = listening.wait();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);

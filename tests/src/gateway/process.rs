@@ -150,7 +150,10 @@ impl Weir {
             if wished(&status) {
                 return status;
             }
-            assert!(Instant::now() < deadline, "the status never became as wished: {status:#}");
+            assert!(
+                Instant::now() < deadline,
+                "the status never became as wished: {status:#}"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
