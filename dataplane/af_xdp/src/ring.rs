@@ -235,3 +235,6 @@ impl<T: Copy> Consumer<T> {
         if ahead <= self.ring.size { ahead } else { 0 }
     }
 }
+
+#[cfg(test)]
+mod tests;

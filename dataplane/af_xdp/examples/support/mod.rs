@@ -115,7 +115,7 @@ struct Attributes([u64; 16]);
 
 impl Attributes {
     fn put_u32(&mut self, at: usize, value: u32) {
-        let shift = if (at % 8 == 0) == cfg!(target_endian = "little") {
+        let shift = if at.is_multiple_of(8) == cfg!(target_endian = "little") {
             0
         } else {
             32
