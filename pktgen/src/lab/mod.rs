@@ -26,7 +26,7 @@ pub mod links;
 mod namespace;
 
 pub use error::LabError;
-pub use links::VethEnd;
+pub use links::{VethEnd, create_veth, ensure_bridge};
 pub use namespace::Namespace;
 
 /// Whether this process may build a lab: makes a namespace and drops it again. The error says what is missing.
