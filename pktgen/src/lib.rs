@@ -11,6 +11,8 @@
 //! | [`frame_builder`] | packets from a template, checksums right |
 //! | [`probe`] | the header of ours in each packet, and taking packets apart |
 //! | [`pace`] | when each packet is due |
+//! | [`sequence`] | which packets of a stream have come |
+//! | [`score`] | what arrived, by stream, phase and DSCP |
 //! | [`lab`] | network namespaces and veth pairs that leave no trace |
 #![deny(unsafe_code)]
 
@@ -19,3 +21,5 @@ pub mod frame_builder;
 pub mod lab;
 pub mod pace;
 pub mod probe;
+pub mod score;
+pub mod sequence;
