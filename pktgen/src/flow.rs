@@ -91,7 +91,7 @@ impl Stream {
         self.udp_offset() + 8
     }
 
-    fn error(&self, field: &'static str, value: impl ToString, allowed: impl ToString) -> StreamError {
+    fn error(&self, field: &'static str, value: &dyn ToString, allowed: &dyn ToString) -> StreamError {
         StreamError {
             id: self.id,
             field,
@@ -106,32 +106,32 @@ impl Stream {
     /// The first field that is out of range.
     pub fn validate(&self) -> Result<(), StreamError> {
         if self.is_ipv4() != matches!(self.destination, IpNet::V4(_)) {
-            return Err(self.error("destination", self.destination, "a prefix of the source's family"));
+            return Err(self.error("destination", &self.destination, &"a prefix of the source's family"));
         }
         if self.dscp > 63 {
-            return Err(self.error("dscp", self.dscp, "0 to 63"));
+            return Err(self.error("dscp", &self.dscp, &"0 to 63"));
         }
         if let Some(vlan) = self.vlan
             && (vlan.id > 4095 || vlan.pcp > 7)
         {
-            return Err(self.error("vlan", format!("{vlan:?}"), "id 0 to 4095, pcp 0 to 7"));
+            return Err(self.error("vlan", &format!("{vlan:?}"), &"id 0 to 4095, pcp 0 to 7"));
         }
         let minimum = self.frame_bytes_min();
         if !(minimum..=FRAME_BYTES_MAX).contains(&self.frame_bytes) {
             let allowed = format!("{minimum} to {FRAME_BYTES_MAX} (without FCS)");
-            return Err(self.error("frame_bytes", self.frame_bytes, allowed));
+            return Err(self.error("frame_bytes", &self.frame_bytes, &allowed));
         }
         for (field, ports) in [
             ("source_ports", &self.source_ports),
             ("destination_ports", &self.destination_ports),
         ] {
             if ports.is_empty() {
-                return Err(self.error(field, format!("{ports:?}"), "at least one port"));
+                return Err(self.error(field, &format!("{ports:?}"), &"at least one port"));
             }
         }
         let combinations = self.sizes().into_iter().product::<u128>();
         if self.flows == 0 || u128::from(self.flows) > combinations {
-            return Err(self.error("flows", self.flows, format!("1 to {combinations}")));
+            return Err(self.error("flows", &self.flows, &format!("1 to {combinations}")));
         }
         Ok(())
     }

@@ -111,14 +111,8 @@ fn run(flood: &Flood) -> Result<Report, Box<dyn std::error::Error>> {
     let clock = MonotonicClock::default();
     // Binding may take a while; the schedule begins after it.
     let start = clock.now().plus(Nanos(300_000_000));
-    let (mut transmitter, remote) = Transmitter::new(
-        &flood.interface,
-        flood.queue,
-        &[stream],
-        flood.seed,
-        start,
-        clock.clone(),
-    )?;
+    let (mut transmitter, remote) =
+        Transmitter::new(&flood.interface, flood.queue, &[stream], flood.seed, start, &clock)?;
     let end = start.plus(Nanos(flood.seconds.saturating_mul(1_000_000_000)));
     transmitter.run(end, &AtomicBool::new(false));
     Ok(report(flood, &remote, clock.now().since(start)))

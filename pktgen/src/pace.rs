@@ -126,7 +126,7 @@ impl Schedule {
     /// any run: 10^9 packets a second for 60 years are 2^61 of them, and the product below 2^105.
     fn instant(&self, k: u64) -> Nanos {
         let bit_nanoseconds = u128::from(self.bits_per_packet) * NANOSECONDS;
-        let offset = bit_nanoseconds * u128::from(self.phase) >> 32;
+        let offset = (bit_nanoseconds * u128::from(self.phase)) >> 32;
         let after = (u128::from(k) * bit_nanoseconds + offset) / u128::from(self.rate_bps);
         self.since.plus(Nanos(u64::try_from(after).unwrap_or(u64::MAX)))
     }
@@ -134,7 +134,7 @@ impl Schedule {
     /// The first packet that is due at `at` or later.
     fn first_not_before(&self, at: Nanos) -> u64 {
         let bit_nanoseconds = u128::from(self.bits_per_packet) * NANOSECONDS;
-        let offset = bit_nanoseconds * u128::from(self.phase) >> 32;
+        let offset = (bit_nanoseconds * u128::from(self.phase)) >> 32;
         let target = u128::from(at.since(self.since).0) * u128::from(self.rate_bps);
         let k = target.saturating_sub(offset).div_ceil(bit_nanoseconds);
         u64::try_from(k).unwrap_or(u64::MAX)

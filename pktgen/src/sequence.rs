@@ -84,7 +84,7 @@ impl SequenceTracker {
         }
         let mut at = from;
         while at <= to {
-            if at % 64 == 0 && to - at >= 63 {
+            if at.is_multiple_of(64) && to - at >= 63 {
                 self.seen[word(at)] = 0;
                 at += 64;
             } else {

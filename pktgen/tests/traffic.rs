@@ -85,12 +85,9 @@ fn what_is_sent_is_scored_phase_by_phase() {
         return;
     }
     let (a, b) = wire(2);
-    let clock = MonotonicClock::default();
+    let clock: &'static MonotonicClock = Box::leak(Box::default());
     let stop = Arc::new(AtomicBool::new(false));
-    let mut receiver = b
-        .run(|| Receiver::new("right", &[1, 2, 3], clock.clone()))
-        .unwrap()
-        .unwrap();
+    let mut receiver = b.run(|| Receiver::new("right", &[1, 2, 3], clock)).unwrap().unwrap();
     let reader = receiver.reader();
     let receiving = {
         let stop = Arc::clone(&stop);
@@ -103,7 +100,7 @@ fn what_is_sent_is_scored_phase_by_phase() {
     let start = clock.now().plus(Nanos(20_000_000));
     let at = |ms: u64| start.plus(Nanos(ms * 1_000_000));
     let (mut transmitter, remote) = a
-        .run(|| Transmitter::new("left", 1, &streams, 42, start, clock.clone()))
+        .run(|| Transmitter::new("left", 1, &streams, 42, start, clock))
         .unwrap()
         .unwrap();
     assert!(remote.change_rates(at(200), &[10_000_000, 2_000_000, 0]));
@@ -185,7 +182,7 @@ fn tshark_finds_every_checksum_good() {
     thread::sleep(Duration::from_millis(500));
     let clock = MonotonicClock::default();
     let (mut transmitter, remote) = a
-        .run(|| Transmitter::new("left", 0, &streams(), 7, clock.now(), clock.clone()))
+        .run(|| Transmitter::new("left", 0, &streams(), 7, clock.now(), &clock))
         .unwrap()
         .unwrap();
     let end = clock.now().plus(Nanos(300_000_000));
@@ -202,8 +199,7 @@ fn tshark_finds_every_checksum_good() {
         assert_eq!(
             text.lines().filter(|found| *found == line).count() as u64,
             sent,
-            "{line:?} in\n{:.600}",
-            text
+            "{line:?} in\n{text:.600}"
         );
     }
     assert_eq!(
