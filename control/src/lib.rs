@@ -1,1 +1,29 @@
-//! (to be written)
+//! The control side of weir: everything that is not a packet.
+//!
+//! ```text
+//!  weir.toml ─► config::load ─► compile ─► publish ─► workers (dataplane)
+//!                                                        │ counters, ledgers
+//!  weir status ◄─ socket ◄─ appliance ◄─ report ◄────────┘
+//!  weir replay: the same compile and the same workers, on a capture instead of sockets
+//!  weir demo:   a virtual network around a real `weir run`, and a verdict
+//! ```
+//!
+//! - [`compile`]: contracts to a table, the one place where text becomes what workers run
+//! - [`publish`]: one pointer, swapped whole, and what is not yet let go
+//! - [`plan`], [`interface`]: which worker owns what, and interfaces made ready and put back
+//! - [`appliance`]: all of that from start to stop; [`run`]: signals, reloads, housekeeping
+//! - [`socket`], [`status`], [`report`]: what weir tells about itself
+//! - [`replay`], [`capture`]: captures in and out
+#![deny(unsafe_code)]
+
+pub mod appliance;
+pub mod capture;
+pub mod compile;
+pub mod interface;
+pub mod plan;
+pub mod publish;
+pub mod replay;
+pub mod report;
+pub mod run;
+pub mod socket;
+pub mod status;

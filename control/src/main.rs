@@ -1,1 +1,275 @@
-fn main() {}
+//! `weir`, the command. Exit status: 0 done, 1 failed, 2 usage or invalid configuration.
+#![deny(unsafe_code)]
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use control::replay::{ReplayError, ReplayOptions};
+use control::run::{RunError, RunOptions};
+use control::socket::{self, Request, Response};
+
+/// A bandwidth-entitlement gateway: conforming traffic is protected, excess goes last.
+#[derive(Parser)]
+#[command(name = "weir", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the appliance in the foreground (systemd runs this).
+    ///
+    /// SIGHUP reloads the contracts, SIGTERM and SIGINT stop. Needs root, or CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF.
+    Run {
+        /// Base configuration file; `contracts.d/*.toml` beside it are read too.
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+        /// Where to listen for `weir status` and `weir reload`.
+        #[arg(long, value_name = "PATH", default_value = socket::DEFAULT_PATH)]
+        socket: PathBuf,
+        /// Stop when the process that started this one ends.
+        #[arg(long, hide = true)]
+        die_with_parent: bool,
+    },
+    /// Validate the configuration: every error and warning, with its place and remedy.
+    Check {
+        /// Base configuration file.
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what the running appliance does.
+    Status {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        /// Where the appliance listens.
+        #[arg(long, value_name = "PATH", default_value = socket::DEFAULT_PATH)]
+        socket: PathBuf,
+    },
+    /// Make the running appliance read its contracts again; nothing changes if they are not valid.
+    Reload {
+        /// Where the appliance listens.
+        #[arg(long, value_name = "PATH", default_value = socket::DEFAULT_PATH)]
+        socket: PathBuf,
+    },
+    /// Run the pipeline over a capture, with the capture's clock.
+    Replay {
+        /// Base configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Capture to read: pcap or pcapng, Ethernet.
+        #[arg(long = "in", value_name = "A.pcap")]
+        input: PathBuf,
+        /// Port at which its frames enter [default: the first port with side = "site"].
+        #[arg(long, value_name = "PORT")]
+        port: Option<String>,
+        /// Capture to write: what leaves the other port, when it leaves (pcap, nanoseconds).
+        #[arg(long = "out", value_name = "B.pcap")]
+        output: PathBuf,
+        /// Write counters per contract and the ledger as JSON.
+        #[arg(long, value_name = "R.json")]
+        report: Option<PathBuf>,
+    },
+    /// Print the JSON Schema of the configuration, for editors.
+    Schema,
+}
+
+const DEFAULT_CONFIG: &str = "/etc/weir/weir.toml";
+
+/// Exit status of invalid configuration and of usage errors (clap's own).
+const INVALID: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Run {
+            config,
+            socket,
+            die_with_parent,
+        } => run(RunOptions {
+            config,
+            socket,
+            die_with_parent,
+        }),
+        Command::Check { config, json } => check(&config, json),
+        Command::Status { json, socket } => status(&socket, json),
+        Command::Reload { socket } => reload(&socket),
+        Command::Replay {
+            config,
+            input,
+            port,
+            output,
+            report,
+        } => replay(&config, ReplayOptions { input, port, output }, report.as_deref()),
+        Command::Schema => print_json(&config::json_schema()),
+    }
+}
+
+fn run(options: RunOptions) -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(colour())
+        .init();
+    match control::run::run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(RunError::Start(error)) => {
+            if let control::appliance::StartError::Config(report) = &error {
+                eprint!("{}", report.render(colour()));
+            }
+            fail(
+                &error,
+                error.remedy().as_deref(),
+                if error.is_configuration() { INVALID } else { 1 },
+            )
+        }
+        Err(error) => fail(&error, None, 1),
+    }
+}
+
+fn check(path: &Path, json: bool) -> ExitCode {
+    let result = config::load(path);
+    let (report, valid) = match &result {
+        Ok(loaded) => (&loaded.warnings, true),
+        Err(report) => (report, false),
+    };
+    if json {
+        let printed = print_json(&serde_json::json!({ "valid": valid, "diagnostics": report.to_json() }));
+        return if valid { printed } else { ExitCode::from(INVALID) };
+    }
+    eprint!("{}", report.render(colour()));
+    match &result {
+        Ok(loaded) => {
+            let config = &loaded.config;
+            println!(
+                "{}: valid: {} ports, {} classes, {} services, {} contracts in {} files, {} warnings",
+                path.display(),
+                config.ports.len(),
+                config.classes.len(),
+                config.services.len(),
+                config.contracts.len(),
+                loaded.files.len(),
+                report.len()
+            );
+            ExitCode::SUCCESS
+        }
+        Err(_) => {
+            eprintln!("weir: {}: not valid: {} errors", path.display(), report.len());
+            ExitCode::from(INVALID)
+        }
+    }
+}
+
+fn status(socket: &Path, json: bool) -> ExitCode {
+    match ask(socket, Request::Status) {
+        Ok(Response::Status(status)) if json => print_json(&status),
+        Ok(Response::Status(status)) => {
+            print!("{}", status.to_text());
+            ExitCode::SUCCESS
+        }
+        Ok(other) => unexpected(&other),
+        Err(failed) => failed,
+    }
+}
+
+fn reload(socket: &Path) -> ExitCode {
+    match ask(socket, Request::Reload) {
+        Ok(Response::Reloaded { generation, warnings }) => {
+            eprint!("{warnings}");
+            println!("table {generation} is live on every worker");
+            ExitCode::SUCCESS
+        }
+        Ok(Response::Refused { reason }) => {
+            eprintln!("{reason}");
+            eprintln!("weir: reload refused: nothing has changed");
+            ExitCode::from(INVALID)
+        }
+        Ok(other) => unexpected(&other),
+        Err(failed) => failed,
+    }
+}
+
+fn replay(config: &Path, options: ReplayOptions, report: Option<&Path>) -> ExitCode {
+    let loaded = match config::load(config) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            eprint!("{}", errors.render(colour()));
+            eprintln!("weir: {}: not valid", config.display());
+            return ExitCode::from(INVALID);
+        }
+    };
+    eprint!("{}", loaded.warnings.render(colour()));
+    let size = std::fs::metadata(&options.input).map_or(0, |file| file.len());
+    let bar = progress_bar(size);
+    let result = control::replay::replay(&loaded.config, &options, |read| bar.set_position(read));
+    bar.finish_and_clear();
+    let traffic = match result {
+        Ok(traffic) => traffic,
+        Err(error @ (ReplayError::Port { .. } | ReplayError::Compile(_))) => return fail(&error, None, INVALID),
+        Err(error) => return fail(&error, None, 1),
+    };
+    let mut text = String::new();
+    let _ok = control::status::write_contracts(&mut text, &traffic);
+    eprint!("{text}");
+    let Some(path) = report else { return ExitCode::SUCCESS };
+    let json = serde_json::to_string_pretty(&traffic).unwrap_or_default();
+    match std::fs::write(path, json + "\n") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("cannot write {}: {error}", path.display()), None, 1),
+    }
+}
+
+/// A bar that only a person sees, and only when there is time to see it.
+fn progress_bar(bytes: u64) -> indicatif::ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return indicatif::ProgressBar::hidden();
+    }
+    let bar = indicatif::ProgressBar::new(bytes);
+    if let Ok(style) = indicatif::ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta} left") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn ask(socket: &Path, request: Request) -> Result<Response, ExitCode> {
+    socket::ask(socket, request).map_err(|error| {
+        let remedy = "is `weir run` running, with this --socket, and may you open it (root)?";
+        fail(&format!("no answer at {}: {error}", socket.display()), Some(remedy), 1)
+    })
+}
+
+fn unexpected(response: &Response) -> ExitCode {
+    match response {
+        Response::Invalid { reason } | Response::Refused { reason } => fail(reason, None, 1),
+        _ => fail(
+            &"an answer of another kind came: are both of the same version?",
+            None,
+            1,
+        ),
+    }
+}
+
+fn print_json(value: &impl serde::Serialize) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    // Whoever reads us may have gone (`| head`): nothing to say to them then.
+    let written = serde_json::to_writer_pretty(&mut out, value).is_ok() && writeln!(out).is_ok();
+    if written { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn fail(error: &impl std::fmt::Display, remedy: Option<&str>, status: u8) -> ExitCode {
+    eprintln!("weir: {error}");
+    if let Some(remedy) = remedy {
+        eprintln!("  help: {remedy}");
+    }
+    ExitCode::from(status)
+}
+
+fn colour() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}

@@ -1,1 +1,9 @@
-//! (to be written)
+//! What the end-to-end tests share: a slow, exact reference of what the gateway must do to every packet, seeded
+//! configurations and captures to try it on, and the way to the real binary.
+
+pub mod binary;
+pub mod capture;
+pub mod generate;
+pub mod reference;
+
+pub use binary::weir_binary;

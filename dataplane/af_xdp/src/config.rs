@@ -7,8 +7,9 @@ use crate::error::Error;
 pub struct UmemConfig {
     /// Number of frames, 1 or more; `frame_count * frame_size` is at most 4 GiB.
     pub frame_count: u32,
-    /// Bytes of one frame: 2048 or 4096. The first 256 (`XDP_PACKET_HEADROOM`) and `headroom` are not for the packet,
-    /// so 2048 takes packets up to 1792 bytes.
+    /// Bytes of one frame: a power of two from 2048 to 1 MiB, of which sockets take 2048 and 4096 only; larger ones are for
+    /// memory without a socket. The first 256 (`XDP_PACKET_HEADROOM`) and `headroom` are not for the packet, so 2048 takes
+    /// packets up to 1792 bytes.
     pub frame_size: u32,
     /// Bytes kept free before each packet, after the 256 of the kernel. 0 to `frame_size - 512`.
     pub headroom: u32,
@@ -18,6 +19,8 @@ pub struct UmemConfig {
     /// Maps the memory in huge pages of 2 MiB, which the administrator must have set aside in
     /// `/proc/sys/vm/nr_hugepages`.
     pub huge_pages: bool,
+    /// Touches all memory now, so that no packet waits for a page later. Without it only what is used is taken.
+    pub prefault: bool,
 }
 
 impl Default for UmemConfig {
@@ -28,15 +31,31 @@ impl Default for UmemConfig {
             headroom: 0,
             tx_metadata: false,
             huge_pages: false,
+            prefault: true,
         }
     }
 }
 
 impl UmemConfig {
+    /// The kernel takes powers of two from 2048 to the page size only, in aligned mode (xdp_umem_reg).
+    pub(crate) fn validate_for_socket(frame_size: u32) -> Result<(), Error> {
+        if matches!(frame_size, 2048 | 4096) {
+            return Ok(());
+        }
+        Err(Error::config(
+            "frame_size",
+            frame_size,
+            "2048 or 4096 for memory with sockets",
+        ))
+    }
+
     pub(crate) fn validate(&self) -> Result<(), Error> {
-        // The kernel takes powers of two from 2048 to the page size only, in aligned mode (xdp_umem_reg).
-        if !matches!(self.frame_size, 2048 | 4096) {
-            return Err(Error::config("frame_size", self.frame_size, "2048 or 4096"));
+        if !self.frame_size.is_power_of_two() || !(2048..=1 << 20).contains(&self.frame_size) {
+            return Err(Error::config(
+                "frame_size",
+                self.frame_size,
+                "a power of two from 2048 to 1048576",
+            ));
         }
         let bytes = u64::from(self.frame_count) * u64::from(self.frame_size);
         if self.frame_count == 0 || bytes > 1 << 32 {

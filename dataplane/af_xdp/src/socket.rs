@@ -16,8 +16,8 @@
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-use crate::config::SocketConfig;
-use crate::error::{Error, Step};
+use crate::config::{SocketConfig, UmemConfig};
+use crate::error::Error;
 use crate::frame::Frame;
 use crate::kick::{Kick, KickCounts};
 use crate::setup::{self, Bound};
@@ -67,6 +67,7 @@ impl Socket {
         config: &SocketConfig,
         fill_first: &mut Vec<Frame>,
     ) -> Result<Socket, Error> {
+        UmemConfig::validate_for_socket(umem.frame_size())?;
         let bound = setup::bind(umem, interface_index, queue, config, fill_first)?;
         Ok(Self {
             bound,
@@ -266,27 +267,7 @@ impl Socket {
     /// # Errors
     /// Whatever getsockopt answers.
     pub fn statistics(&self) -> Result<Statistics, Error> {
-        let zero = libc::xdp_statistics {
-            rx_dropped: 0,
-            rx_invalid_descs: 0,
-            tx_invalid_descs: 0,
-            rx_ring_full: 0,
-            rx_fill_ring_empty_descs: 0,
-            tx_ring_empty_descs: 0,
-        };
-        let counters =
-            sys::get_option(self.fd(), libc::SOL_XDP, libc::XDP_STATISTICS, zero).map_err(|source| Error::System {
-                step: Step::GetStatistics,
-                source,
-            })?;
-        Ok(Statistics {
-            rx_dropped: counters.rx_dropped,
-            rx_invalid_descs: counters.rx_invalid_descs,
-            tx_invalid_descs: counters.tx_invalid_descs,
-            rx_ring_full: counters.rx_ring_full,
-            rx_fill_ring_empty_descs: counters.rx_fill_ring_empty_descs,
-            tx_ring_empty_descs: counters.tx_ring_empty_descs,
-        })
+        Statistics::read(self.fd())
     }
 
     /// An error the kernel has noted about this socket, as errno; reading it takes it away. ENETDOWN here means that the

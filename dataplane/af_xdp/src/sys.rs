@@ -25,7 +25,8 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Zeroed memory of this process, present at once, so that the first packet does not fault.
-    pub(crate) fn anonymous(len: usize, huge_pages: bool) -> io::Result<Self> {
+    pub(crate) fn anonymous(len: usize, huge_pages: bool, prefault: bool) -> io::Result<Self> {
+        let populate = if prefault { libc::MAP_POPULATE } else { 0 };
         let huge = if huge_pages {
             libc::MAP_HUGETLB | libc::MAP_HUGE_2MB
         } else {
@@ -33,7 +34,7 @@ impl Mapping {
         };
         Self::map(
             len,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE | huge,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | populate | huge,
             -1,
             0,
         )

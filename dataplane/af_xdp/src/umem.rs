@@ -78,7 +78,8 @@ impl Umem {
         } else {
             bytes
         };
-        let memory = Mapping::anonymous(len, config.huge_pages).map_err(|source| Error::System { step, source })?;
+        let memory = Mapping::anonymous(len, config.huge_pages, config.prefault)
+            .map_err(|source| Error::System { step, source })?;
         let umem = Umem(Arc::new(Inner {
             memory,
             id,

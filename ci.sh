@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Every check there is, in the order of how fast it fails. Run as root: without it the tests that need sockets and network
+# namespaces are skipped, loudly. Debian packages it needs: see .ci/run.
+set -euo pipefail
+cd "$(dirname "$0")"
+step() { printf '\n== %s\n' "$1"; }
+
+step "format"
+cargo fmt --all --check
+
+step "XDP objects are what their sources compile to"
+for source in $(git ls-files '*.bpf.c'); do
+    dir=$(dirname "$source")
+    built=$(mktemp)
+    "$dir/build.sh" "$built"
+    cmp "$built" "${source%.c}.o" || { echo "$source: rebuild its object with $dir/build.sh and check it in"; exit 1; }
+    rm -f "$built"
+done
+
+step "licences of all dependencies"
+cargo metadata --format-version 1 --locked | python3 tests/licences.py
+
+step "clippy"
+cargo clippy --workspace --all-targets --locked -- -D warnings
+
+step "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+step "tests"
+cargo test --workspace --locked
+
+step "model checks (loom)"
+RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --release --locked -p af_xdp --lib loom
+RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --release --locked -p weir-dataplane --lib loom
+
+step "demo"
+cargo build --release --locked
+if [ "$(id -u)" = 0 ]; then
+    target/release/weir demo --json > target/demo.json
+    echo "demo passed: target/demo.json"
+else
+    echo "SKIPPED (needs root): weir demo"
+fi
+
+step "benchmarks run"
+cargo bench --locked -p weir-benches --bench pipeline -- --quick
+echo
+echo "all checks passed"

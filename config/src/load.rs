@@ -1,0 +1,184 @@
+//! Reads the base file and the drop-ins beside it, and hands their tables to the checks.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use toml::de::DeTable;
+
+use crate::check;
+use crate::diagnostic::{At, Log, Problem, Report, Source};
+use crate::table::Table;
+use crate::types::Config;
+
+/// A configuration that is in order.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Loaded {
+    /// The checked configuration.
+    pub config: Config,
+    /// Warnings and notes.
+    pub warnings: Report,
+    /// The files read: the base file, then the drop-ins in order.
+    pub files: Vec<PathBuf>,
+}
+
+/// Reads `path` and the `contracts.d/*.toml` beside it, in lexical order; names that begin with a dot are left out.
+///
+/// # Errors
+///
+/// Every error of all files.
+pub fn load(path: &Path) -> Result<Loaded, Report> {
+    let mut unreadable = Vec::new();
+    let mut files = vec![path.to_owned()];
+    let beside = path.parent().unwrap_or(Path::new("")).join("contracts.d");
+    match drop_in_paths(&beside) {
+        Ok(found) => files.extend(found),
+        Err(error) => unreadable.push((beside, format!("cannot read the directory: {error}"))),
+    }
+    let mut texts = Vec::new();
+    for file in &files {
+        match read(file) {
+            Ok(bytes) => texts.push((file.clone(), bytes)),
+            Err(error) => unreadable.push((file.clone(), format!("cannot read the file: {error}"))),
+        }
+    }
+    let base_read = texts.first().is_some_and(|(file, _)| file == path);
+    load_bytes(&texts, base_read, &unreadable)
+}
+
+/// The same from texts; nothing is read.
+///
+/// # Errors
+///
+/// Every error of all texts.
+pub fn load_texts(base: (&Path, &str), drop_ins: &[(PathBuf, String)]) -> Result<Loaded, Report> {
+    let base = (base.0.to_owned(), base.1.as_bytes().to_vec());
+    let texts: Vec<_> = std::iter::once(base)
+        .chain(
+            drop_ins
+                .iter()
+                .map(|(path, text)| (path.clone(), text.as_bytes().to_vec())),
+        )
+        .collect();
+    load_bytes(&texts, true, &[])
+}
+
+fn load_bytes(
+    texts: &[(PathBuf, Vec<u8>)],
+    base_read: bool,
+    unreadable: &[(PathBuf, String)],
+) -> Result<Loaded, Report> {
+    let sources: Vec<Source> = texts
+        .iter()
+        .map(|(path, bytes)| Source::new(path, valid_text(bytes)))
+        .collect();
+    let sources = Arc::new(sources);
+    let mut log = Log::new(Arc::clone(&sources));
+    for (path, message) in unreadable {
+        log.unreadable(
+            path,
+            message.clone(),
+            "check that it exists, is a file of text, and may be read by this user",
+        );
+    }
+    let mut parsed = Vec::new();
+    for (file, (source, (_, bytes))) in sources.iter().zip(texts).enumerate() {
+        let end = source.text.len();
+        if end < bytes.len() {
+            let problem = Problem::new(At { file, start: end, end }, "the file is not UTF-8");
+            log.error(
+                problem
+                    .label("the first byte that is not")
+                    .help("save the file as UTF-8"),
+            );
+            continue;
+        }
+        let (table, errors) = DeTable::parse_recoverable(&source.text);
+        if errors.is_empty() {
+            parsed.push((file, table));
+        }
+        for error in errors {
+            let span = error.span().unwrap_or(end..end);
+            let problem = Problem::new(
+                At {
+                    file,
+                    start: span.start,
+                    end: span.end,
+                },
+                format!("not TOML: {}", error.message()),
+            );
+            log.error(problem.help(syntax_help(error.message())));
+        }
+    }
+    let whole = parsed.len() == texts.len() && unreadable.is_empty();
+    let place = |file: usize| At { file, start: 0, end: 0 };
+    let mut tables = parsed
+        .iter()
+        .map(|(file, table)| Table::new(place(*file), "the top level", table.get_ref()))
+        .peekable();
+    let base = tables.next_if(|table| base_read && table.at.file == 0);
+    let drop_ins: Vec<Table<'_>> = tables.collect();
+    let config = check::check(base, &drop_ins, whole, &mut log);
+    match config {
+        Some(config) if !log.has_errors() => {
+            let files = texts.iter().map(|(path, _)| path.clone()).collect();
+            Ok(Loaded {
+                config,
+                warnings: log.into_report(),
+                files,
+            })
+        }
+        _ => Err(log.into_report()),
+    }
+}
+
+fn drop_in_paths(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let hidden = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.extension().is_some_and(|extension| extension == "toml") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(std::io::Error::other("it is larger than 64 MiB"));
+    }
+    Ok(bytes)
+}
+
+fn valid_text(bytes: &[u8]) -> &str {
+    let end = std::str::from_utf8(bytes).map_or_else(|error| error.valid_up_to(), str::len);
+    std::str::from_utf8(&bytes[..end]).unwrap_or_default()
+}
+
+fn syntax_help(message: &str) -> &'static str {
+    if message.contains("duplicate") {
+        "remove one of the two, or begin another table with [[...]]"
+    } else if message.contains("string") || message.contains("quot") {
+        "put text in double quotes: name = \"gold\""
+    } else if message.contains("recursion") {
+        "no key of weir nests deeper than three tables"
+    } else {
+        "write one `key = value` a line; text in double quotes, lists in square brackets, tables as [name] or [[name]]"
+    }
+}
+
+/// Ten thousand contracts take about 3 MB; more than this is not a configuration but a slip such as `/dev/zero`.
+const FILE_BYTES_MAX: u64 = 64 << 20;

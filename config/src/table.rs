@@ -1,0 +1,411 @@
+//! Spanned TOML tables, read key by key: each wrong value is reported and the reading goes on.
+
+use std::collections::HashMap;
+
+use toml::de::{DeTable, DeValue};
+
+use crate::diagnostic::{At, Log, Problem};
+use crate::types::Word;
+use crate::units::UnitError;
+
+/// A table of a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Table<'t> {
+    /// The header, or the braces.
+    pub(crate) at: At,
+    /// As written: `[[port]]`.
+    pub(crate) title: &'static str,
+    inner: &'t DeTable<'t>,
+}
+
+/// A value with its place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Value<'t> {
+    pub(crate) at: At,
+    pub(crate) key: &'t str,
+    inner: &'t DeValue<'t>,
+}
+
+impl<'t> Table<'t> {
+    pub(crate) fn new(at: At, title: &'static str, inner: &'t DeTable<'t>) -> Self {
+        Table { at, title, inner }
+    }
+
+    /// The value of a key that may be left out.
+    pub(crate) fn get(&self, key: &str) -> Option<Value<'t>> {
+        let (key, value) = self.inner.get_key_value(key)?;
+        Some(Value {
+            at: self.place(value.span()),
+            key: key.get_ref(),
+            inner: value.get_ref(),
+        })
+    }
+
+    /// The value of a key that must be there.
+    pub(crate) fn require(&self, key: &str, example: &str, log: &mut Log) -> Option<Value<'t>> {
+        let value = self.get(key);
+        if value.is_none() {
+            let problem = Problem::new(self.at, format!("{} has no `{key}`", self.title));
+            log.error(
+                problem
+                    .label("it is required here")
+                    .help(format!("add: {key} = {example}")),
+            );
+        }
+        value
+    }
+
+    /// Reports every key that is not one of `known`.
+    pub(crate) fn refuse_unknown(&self, known: &[&str], log: &mut Log) {
+        for (key, _) in self
+            .inner
+            .iter()
+            .filter(|(key, _)| !known.contains(&key.get_ref().as_ref()))
+        {
+            let name = key.get_ref();
+            let help = nearest(name, known.iter().copied()).map_or_else(
+                || format!("known keys are {}", list(known.iter().copied())),
+                |near| format!("did you mean `{near}`?"),
+            );
+            let problem = Problem::new(
+                self.place(key.span()),
+                format!("unknown key `{name}` in {}", self.title),
+            );
+            log.error(problem.label("not a key of this table").help(help));
+        }
+    }
+
+    /// The tables of an array of tables.
+    pub(crate) fn tables(&self, key: &str, title: &'static str, log: &mut Log) -> Vec<Table<'t>> {
+        let Some(value) = self.get(key) else { return Vec::new() };
+        let DeValue::Array(array) = value.inner else {
+            let problem = Problem::new(
+                value.at,
+                format!("`{key}` must be an array of tables, found {}", value.kind()),
+            );
+            log.error(problem.help(format!("write {title} above its keys")));
+            return Vec::new();
+        };
+        let elements = array.iter().map(|element| Value {
+            at: self.place(element.span()),
+            key: value.key,
+            inner: element.get_ref(),
+        });
+        elements.filter_map(|element| element.table(title, log)).collect()
+    }
+
+    fn place(&self, span: std::ops::Range<usize>) -> At {
+        At {
+            file: self.at.file,
+            start: span.start,
+            end: span.end,
+        }
+    }
+}
+
+impl<'t> Value<'t> {
+    /// What TOML calls it.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self.inner {
+            DeValue::String(_) => "a string",
+            DeValue::Integer(_) => "an integer",
+            DeValue::Float(_) => "a float",
+            DeValue::Boolean(_) => "a boolean",
+            DeValue::Datetime(_) => "a date-time",
+            DeValue::Array(_) => "an array",
+            DeValue::Table(_) => "a table",
+        }
+    }
+
+    pub(crate) fn as_str(&self) -> Option<&'t str> {
+        if let DeValue::String(text) = self.inner {
+            Some(text)
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn as_float(&self) -> Option<&'t str> {
+        if let DeValue::Float(float) = self.inner {
+            Some(float.as_str())
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn as_datetime(&self) -> Option<&'t toml::value::Datetime> {
+        if let DeValue::Datetime(datetime) = self.inner {
+            Some(datetime)
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn is_integer(&self) -> bool {
+        matches!(self.inner, DeValue::Integer(_))
+    }
+
+    pub(crate) fn string(&self, log: &mut Log) -> Option<&'t str> {
+        self.as_str()
+            .or_else(|| self.wrong_type("a string", "put it in double quotes", log))
+    }
+
+    pub(crate) fn boolean(&self, log: &mut Log) -> Option<bool> {
+        if let DeValue::Boolean(value) = *self.inner {
+            return Some(value);
+        }
+        self.wrong_type("a boolean", "write true or false without quotes", log)
+    }
+
+    /// An integer within `min..=max`.
+    pub(crate) fn integer(&self, min: u64, max: u64, log: &mut Log) -> Option<u64> {
+        let DeValue::Integer(integer) = self.inner else {
+            return self.wrong_type("an integer", &format!("write a number from {min} to {max}"), log);
+        };
+        let value = u64::from_str_radix(integer.as_str().trim_start_matches('+'), integer.radix());
+        let value = value.ok().filter(|value| (min..=max).contains(value));
+        if value.is_none() {
+            let problem = Problem::new(self.at, format!("`{}` is out of range: {integer}", self.key));
+            log.error(
+                problem
+                    .label("out of range")
+                    .help(format!("it must be from {min} to {max}")),
+            );
+        }
+        value
+    }
+
+    pub(crate) fn array(&self, log: &mut Log) -> Option<Vec<Value<'t>>> {
+        let DeValue::Array(array) = self.inner else {
+            return self.wrong_type("an array", "put it in square brackets", log);
+        };
+        let file = self.at.file;
+        let value = |span: std::ops::Range<usize>, inner| Value {
+            at: At {
+                file,
+                start: span.start,
+                end: span.end,
+            },
+            key: self.key,
+            inner,
+        };
+        Some(
+            array
+                .iter()
+                .map(|element| value(element.span(), element.get_ref()))
+                .collect(),
+        )
+    }
+
+    pub(crate) fn table(&self, title: &'static str, log: &mut Log) -> Option<Table<'t>> {
+        match self.inner {
+            DeValue::Table(table) => Some(Table::new(self.at, title, table)),
+            _ => self.wrong_type("a table", &format!("write {title} above its keys"), log),
+        }
+    }
+
+    /// One of the words of a type.
+    pub(crate) fn word<W: Word>(&self, log: &mut Log) -> Option<W> {
+        let text = self.string(log)?;
+        let found = W::WORDS.iter().find(|(word, _)| *word == text).map(|&(_, value)| value);
+        if found.is_none() {
+            let words = || W::WORDS.iter().map(|(word, _)| *word);
+            let known = words().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
+            let hint = nearest(text, words())
+                .map(|near| format!("did you mean \"{near}\"? "))
+                .unwrap_or_default();
+            let problem = Problem::new(self.at, format!("`{}` cannot be \"{}\"", self.key, text.escape_debug()));
+            log.error(
+                problem
+                    .label("not one of the words")
+                    .help(format!("{hint}it is one of {known}")),
+            );
+        }
+        found
+    }
+
+    /// A name: 1 to 64 characters, no control characters, no white space at the ends.
+    pub(crate) fn name(&self, log: &mut Log) -> Option<&'t str> {
+        let text = self.string(log)?;
+        let fine = !text.is_empty()
+            && text.chars().count() <= 64
+            && text.trim() == text
+            && !text.chars().any(char::is_control);
+        if fine {
+            return Some(text);
+        }
+        let problem = Problem::new(self.at, format!("`{}` is not a name", self.key)).label("not a name");
+        log.error(
+            problem.help("a name has 1 to 64 characters, none of them a control character, and no blanks at its ends"),
+        );
+        None
+    }
+
+    /// Takes the result of a parser of units, or reports its error here.
+    pub(crate) fn parsed<T>(&self, result: Result<T, UnitError>, log: &mut Log) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let message = format!(
+                    "`{}`: {}",
+                    self.key,
+                    error.message.escape_debug().to_string().replace("\\\"", "\"")
+                );
+                log.error(Problem::new(self.at, message).label("not understood").help(error.help));
+                None
+            }
+        }
+    }
+
+    pub(crate) fn wrong_type<T>(&self, wanted: &str, help: &str, log: &mut Log) -> Option<T> {
+        let problem = Problem::new(
+            self.at,
+            format!("`{}` must be {wanted}, found {}", self.key, self.kind()),
+        );
+        log.error(problem.label(format!("this is {}", self.kind())).help(help));
+        None
+    }
+}
+
+/// The names of one kind of thing, each with its index and place.
+#[derive(Debug)]
+pub(crate) struct Names<'t> {
+    /// `service`, for messages.
+    kind: &'static str,
+    known: HashMap<&'t str, (usize, At)>,
+    order: Vec<&'t str>,
+    /// False when some files could not be read, so that a missing name means nothing.
+    whole: bool,
+}
+
+impl<'t> Names<'t> {
+    pub(crate) fn new(kind: &'static str, whole: bool) -> Self {
+        Names {
+            kind,
+            known: HashMap::new(),
+            order: Vec::new(),
+            whole,
+        }
+    }
+
+    /// Takes a name in; a second one of the same is an error at both places.
+    pub(crate) fn add(&mut self, value: Value<'t>, name: &'t str, index: usize, log: &mut Log) {
+        if let Some(&(_, first)) = self.known.get(name) {
+            let problem = Problem::new(
+                value.at,
+                format!("two {} have the {} \"{name}\"", plural(self.kind), value.key),
+            );
+            log.error(
+                problem
+                    .label("again")
+                    .also(first, "first here")
+                    .help("give each its own"),
+            );
+            return;
+        }
+        self.known.insert(name, (index, value.at));
+        self.order.push(name);
+    }
+
+    /// The index of the thing that a value names.
+    pub(crate) fn find(&self, value: Value<'_>, name: &str, log: &mut Log) -> Option<usize> {
+        if let Some(&(index, _)) = self.known.get(name) {
+            return Some(index);
+        }
+        if !self.whole {
+            return None;
+        }
+        let problem = Problem::new(
+            value.at,
+            format!("there is no {} \"{}\"", self.kind, name.escape_debug()),
+        );
+        let mut near = None;
+        if log.searches_left > 0 {
+            log.searches_left -= 1;
+            near = nearest(name, self.order.iter().copied());
+        }
+        let hint = near
+            .map(|near| format!("did you mean \"{near}\"? "))
+            .unwrap_or_default();
+        let known = if self.order.is_empty() {
+            "none is defined".to_owned()
+        } else {
+            format!("known are {}", list(self.order.iter().copied()))
+        };
+        log.error(problem.label("unknown").help(format!("{hint}{known}")));
+        None
+    }
+}
+
+/// At most eight of the names, and how many more there are.
+pub(crate) fn list<'a>(names: impl Iterator<Item = &'a str> + Clone) -> String {
+    let total = names.clone().count();
+    let shown = names
+        .take(8)
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    if total > 8 {
+        format!("{shown} and {} more", total - 8)
+    } else {
+        shown
+    }
+}
+
+fn plural(kind: &str) -> String {
+    if kind.ends_with('s') {
+        format!("{kind}es")
+    } else {
+        format!("{kind}s")
+    }
+}
+
+/// The known name nearest to `name`, when it is near enough to be a slip.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = (name.chars().count() / 3).max(1);
+    if name.len() > 256 {
+        return None;
+    }
+    let near = known.filter(|other| other.len().abs_diff(name.len()) <= limit * 4);
+    near.map(|other| (distance(name, other), other))
+        .filter(|&(far, _)| far <= limit)
+        .min()
+        .map(|(_, other)| other)
+}
+
+/// Edit distance where swapping two neighbours costs one; case costs nothing.
+fn distance(a: &str, b: &str) -> usize {
+    let a: Vec<char> = a.to_lowercase().chars().collect();
+    let b: Vec<char> = b.to_lowercase().chars().collect();
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for (i, row) in rows.iter_mut().enumerate() {
+        row[0] = i;
+    }
+    for (j, cell) in rows[0].iter_mut().enumerate() {
+        *cell = j;
+    }
+    for i in 1..=a.len() {
+        for j in 1..=b.len() {
+            let change = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = change.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            rows[i][j] = best;
+        }
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_are_recognised() {
+        let known = ["service", "class", "region"];
+        assert_eq!(nearest("serivce", known.into_iter()), Some("service"));
+        assert_eq!(nearest("Class", known.into_iter()), Some("class"));
+        assert_eq!(nearest("weight", known.into_iter()), None);
+    }
+}

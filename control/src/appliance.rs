@@ -1,0 +1,491 @@
+//! The appliance: ports, workers and the current table, from start to stop.
+//!
+//! Order of starting: look at the interfaces, bind all sockets, start the workers, attach the XDP programs last, so that no
+//! packet is taken before somebody serves it. Stopping goes the other way round: detach, let the workers finish what they
+//! hold, close the sockets. An error on the way undoes what was done, by dropping it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use config::{Config, Loaded, Report};
+use dataplane::clock::{Clock, MonotonicClock, Nanos};
+use dataplane::lane::Lane;
+use dataplane::path::PortShare;
+use dataplane::port::{Attached, OnStall, STALE_AFTER, XdpPort};
+use dataplane::stats::KICKS;
+use dataplane::worker::{Poll, Worker, WorkerShared, WorkerState};
+use jiff::Timestamp;
+
+use crate::compile::{CompileError, Compiled, Compiler};
+use crate::interface::{Interface, InterfaceError};
+use crate::plan::{self, Plan, PlanError};
+use crate::publish::{Publisher, wait_for};
+use crate::report::LedgerReport;
+use crate::status::{PortStatus, QueueStatus, Status, WorkerStatus};
+
+/// How much of a port's rate may be made up after a late turn: longer than a turn of a busy worker takes (tens of
+/// microseconds), short enough that the burst fits any switch buffer (250 kB at 10 Gbit/s).
+pub const SLACK: Nanos = Nanos(200 * 1_000);
+
+/// Why the appliance could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is not valid.
+    #[error("the configuration is not valid")]
+    Config(Report),
+    /// It is valid but cannot become a table.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// An interface cannot be used.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+    /// Interfaces, queues and workers do not fit together.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A socket cannot be made.
+    #[error("port `{port}` ({interface}), queue {queue}: {cause}")]
+    Socket {
+        /// Port in the configuration.
+        port: String,
+        /// Its interface.
+        interface: String,
+        /// Queue.
+        queue: u32,
+        /// What the kernel said.
+        cause: af_xdp::Error,
+    },
+    /// The frames cannot be had.
+    #[error("frames of worker {worker}: {cause}")]
+    Umem {
+        /// Worker.
+        worker: usize,
+        /// What the kernel said.
+        cause: af_xdp::Error,
+    },
+    /// The XDP program cannot be loaded or attached.
+    #[error("port `{port}`: {cause}")]
+    Program {
+        /// Port in the configuration.
+        port: String,
+        /// What the kernel said.
+        cause: dataplane::port::ProgramError,
+    },
+    /// The fail-open bridge cannot be set up.
+    #[error("bridge `{bridge}`: {cause}")]
+    Bridge {
+        /// The bridge.
+        bridge: String,
+        /// What went wrong.
+        cause: String,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a worker thread: {0}")]
+    Thread(std::io::Error),
+}
+
+impl StartError {
+    /// What the operator can do, if the message does not already say it.
+    #[must_use]
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            StartError::Socket { cause, .. } | StartError::Umem { cause, .. } => cause.remedy().map(str::to_owned),
+            StartError::Program { cause, .. } => Some(cause.remedy().to_owned()),
+            StartError::Interface(error) => error.remedy(),
+            StartError::Plan(error) => Some(error.remedy()),
+            StartError::Bridge { .. } => {
+                Some("the name must be free or belong to a bridge; weir needs CAP_NET_ADMIN to set it up".into())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the operator's input is at fault, rather than the machine: exit status 2 instead of 1.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, StartError::Config(_) | StartError::Compile(_))
+    }
+}
+
+/// Why a reload was refused. The table before it goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The files are not valid.
+    #[error("{}", .0.render(false))]
+    Config(Report),
+    /// They are valid but cannot become a table.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// They change what only a restart can change.
+    #[error("{what} changed: that takes a restart (`systemctl restart weir`); the running table goes on")]
+    NeedsRestart {
+        /// What changed.
+        what: String,
+    },
+    /// A worker did not take the table in time.
+    #[error("table {generation} is published, but a worker has not taken it within a second: see `weir status`")]
+    NotTaken {
+        /// Its generation.
+        generation: u64,
+    },
+}
+
+/// A running gateway.
+pub struct Appliance {
+    path: PathBuf,
+    config: Config,
+    compiler: Compiler,
+    compiled: Compiled,
+    publisher: Publisher,
+    workers: Vec<RunningWorker>,
+    shared: Vec<Arc<WorkerShared>>,
+    ports: Vec<RunningPort>,
+    started: Instant,
+    last_reload_error: Option<String>,
+}
+
+struct RunningWorker {
+    cpu: Option<usize>,
+    frames: u64,
+    thread: Option<JoinHandle<Worker<XdpPort>>>,
+    /// For each lane: queue, and by end of the wire (site, wan) the port and its socket's statistics.
+    lanes: Vec<LaneEnds>,
+}
+
+struct LaneEnds {
+    queue: u32,
+    ports: [usize; 2],
+    sockets: [OwnedFd; 2],
+    zero_copy: [bool; 2],
+}
+
+impl LaneEnds {
+    fn new(planned: &plan::PlannedLane, lane: &Lane<XdpPort>) -> std::io::Result<Self> {
+        let [site, wan] = lane.ports();
+        let socket = |port: &XdpPort| port.socket().fd().try_clone_to_owned();
+        Ok(Self {
+            queue: planned.queue,
+            ports: planned.ports,
+            sockets: [socket(site)?, socket(wan)?],
+            zero_copy: [site.socket().is_zero_copy(), wan.socket().is_zero_copy()],
+        })
+    }
+}
+
+struct RunningPort {
+    interface: Interface,
+    attached: Option<Attached>,
+}
+
+impl Appliance {
+    /// Starts the gateway that `loaded` describes. Needs CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF (and CAP_IPC_LOCK where the
+    /// locked-memory limit is small); see `af_xdp` and `dataplane::port` for the system calls.
+    ///
+    /// # Errors
+    /// See [`StartError`]; the machine is left as it was.
+    pub fn start(path: &Path, loaded: Loaded) -> Result<Self, StartError> {
+        let config = loaded.config;
+        let interfaces: Vec<Interface> = config
+            .ports
+            .iter()
+            .map(|port| Interface::prepare(&port.interface))
+            .collect::<Result<_, _>>()?;
+        let plan = Plan::new(&config, &interfaces)?;
+        let mut compiler = Compiler::new(plan.workers.len(), SLACK);
+        let compiled = compiler.compile(&config, Timestamp::now())?;
+        let publisher = Publisher::new(compiled.table.clone());
+        make_bridges(&config)?;
+
+        let on_stall = match config.fail {
+            config::Fail::Open => OnStall::Open,
+            config::Fail::Closed => OnStall::Closed,
+        };
+        let mut programs = plan::load_programs(&config, on_stall, STALE_AFTER)?;
+        let shares: Vec<Arc<PortShare>> = config.ports.iter().map(|_| Arc::new(PortShare::new())).collect();
+        let mut workers = Vec::new();
+        let mut shared = Vec::new();
+        let mut unstarted = Vec::new();
+        for (number, planned) in plan.workers.iter().enumerate() {
+            let share = Arc::new(WorkerShared::new(planned.lanes.len()));
+            let built = plan::build_worker(
+                number,
+                planned,
+                &plan,
+                &config,
+                &interfaces,
+                &shares,
+                &mut programs,
+                &publisher.current(),
+                share.clone(),
+            )?;
+            let lanes = planned
+                .lanes
+                .iter()
+                .zip(built.worker.lanes())
+                .map(|(lane, ends)| LaneEnds::new(lane, ends));
+            let lanes = lanes.collect::<Result<_, _>>().map_err(StartError::Thread)?;
+            workers.push(RunningWorker {
+                cpu: planned.cpu,
+                frames: built.frames,
+                thread: None,
+                lanes,
+            });
+            shared.push(share);
+            unstarted.push(built.worker);
+        }
+        let poll = match config.workers.poll {
+            config::Poll::Busy => Poll::Busy,
+            config::Poll::Adaptive => Poll::Adaptive,
+        };
+        let mut appliance = Self {
+            path: path.to_owned(),
+            config,
+            compiler,
+            compiled,
+            publisher,
+            workers,
+            shared,
+            ports: interfaces
+                .into_iter()
+                .map(|interface| RunningPort {
+                    interface,
+                    attached: None,
+                })
+                .collect(),
+            started: Instant::now(),
+            last_reload_error: None,
+        };
+        for (running, worker) in appliance.workers.iter_mut().zip(unstarted) {
+            running.thread = Some(spawn(worker, running.cpu, poll).map_err(StartError::Thread)?);
+        }
+        wait_for(&appliance.shared, 1, Duration::from_secs(1));
+        for (number, program) in programs.into_iter().enumerate() {
+            let port = &appliance.config.ports[number];
+            let running = &mut appliance.ports[number];
+            let wanted = plan::xdp_mode(port.xdp);
+            let attached = program.attach(&port.interface, running.interface.index, wanted);
+            running.attached = Some(attached.map_err(|cause| StartError::Program {
+                port: port.name.clone(),
+                cause,
+            })?);
+        }
+        Ok(appliance)
+    }
+
+    /// Reads the configuration again and swaps the table, whole. Ports, wires, workers and `fail` must be the same.
+    ///
+    /// # Errors
+    /// See [`ReloadError`]; the table before goes on.
+    pub fn reload(&mut self) -> Result<(u64, Report), ReloadError> {
+        let result = self.try_reload();
+        self.last_reload_error = result.as_ref().err().map(ToString::to_string);
+        result
+    }
+
+    fn try_reload(&mut self) -> Result<(u64, Report), ReloadError> {
+        let loaded = config::load(&self.path).map_err(ReloadError::Config)?;
+        if let Some(what) = plan::needs_restart(&self.config, &loaded.config) {
+            return Err(ReloadError::NeedsRestart { what });
+        }
+        let compiled = self.compiler.compile(&loaded.config, Timestamp::now())?;
+        self.config = loaded.config;
+        let generation = self.publish(compiled);
+        if !wait_for(&self.shared, generation, Duration::from_secs(1)) {
+            return Err(ReloadError::NotTaken { generation });
+        }
+        self.retire();
+        Ok((generation, loaded.warnings))
+    }
+
+    /// To be called a few times a second: lets old tables go, and swaps the table when a contract begins or ends.
+    /// Returns the generation of a table that came about so.
+    ///
+    /// # Errors
+    /// The contracts of the new period do not compile; the table before goes on.
+    pub fn keep_house(&mut self) -> Result<Option<u64>, CompileError> {
+        self.retire();
+        let now = Timestamp::now();
+        if self.compiled.next_change.is_none_or(|change| change > now) {
+            return Ok(None);
+        }
+        let compiled = self.compiler.compile(&self.config, now)?;
+        Ok(Some(self.publish(compiled)))
+    }
+
+    /// What has gone wrong that weir cannot mend by itself: an interface that vanished, a worker that ended.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        let gone = self.ports.iter().find(|port| port.interface.is_gone());
+        if let Some(port) = gone {
+            return Some(format!(
+                "interface `{}` has vanished: bring it back and start weir again",
+                port.interface.name
+            ));
+        }
+        let ended = self
+            .workers
+            .iter()
+            .position(|w| w.thread.as_ref().is_none_or(JoinHandle::is_finished));
+        ended.map(|worker| format!("worker {worker} has ended by itself: this is an error in weir, please report it"))
+    }
+
+    /// Everything `weir status` shows.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let mut traffic = self.compiled.traffic(Some(MonotonicClock.now()));
+        traffic.ledger = self.ledger();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            region: self.config.region.clone(),
+            generation: self.compiled.table.generation,
+            uptime_seconds: self.started.elapsed().as_secs_f64(),
+            last_reload_error: self.last_reload_error.clone(),
+            over_grant_bytes: 0,
+            workers: self.worker_status(),
+            ports: self.port_status(),
+            traffic,
+        }
+    }
+
+    /// Detaches the programs, lets the workers finish what they hold, closes the sockets. Returns the last status.
+    pub fn stop(mut self) -> Status {
+        for port in &mut self.ports {
+            port.attached.iter_mut().for_each(Attached::detach);
+        }
+        for shared in &self.shared {
+            shared.stop();
+        }
+        let mut closed = Vec::new();
+        for worker in &mut self.workers {
+            if let Some(Ok(worker)) = worker.thread.take().map(JoinHandle::join) {
+                closed.push(worker);
+            }
+        }
+        self.status()
+    }
+
+    fn publish(&mut self, compiled: Compiled) -> u64 {
+        let generation = compiled.table.generation;
+        self.publisher.publish(compiled.table.clone());
+        self.compiled = compiled;
+        generation
+    }
+
+    fn retire(&mut self) {
+        self.publisher.retire(self.shared.iter().map(|shared| &**shared));
+    }
+
+    fn ledger(&self) -> Vec<LedgerReport> {
+        let mut ledger = Vec::new();
+        for (worker, shared) in self.workers.iter().zip(&self.shared) {
+            for (lane, published) in worker.lanes.iter().zip(&shared.ledgers) {
+                for (end, published) in published.iter().enumerate() {
+                    let port = lane.ports[end];
+                    let report = LedgerReport::new(&self.config.ports[port].name, lane.queue, &published.read());
+                    let kernel = self.ports[port]
+                        .attached
+                        .as_ref()
+                        .and_then(|a| a.counters(lane.queue).ok());
+                    ledger.push(report.with_kernel(&kernel.unwrap_or_default()));
+                }
+            }
+        }
+        ledger.sort_by(|a, b| (&a.port, a.queue).cmp(&(&b.port, b.queue)));
+        ledger
+    }
+
+    fn worker_status(&self) -> Vec<WorkerStatus> {
+        let status = |(number, (worker, shared)): (usize, (&RunningWorker, &Arc<WorkerShared>))| {
+            let ended = worker.thread.as_ref().is_some_and(JoinHandle::is_finished);
+            let failed = ended && shared.state() != WorkerState::Halt;
+            WorkerStatus {
+                worker: number,
+                cpu: worker.cpu,
+                state: if failed { "fail" } else { shared.state().name() }.to_owned(),
+                generation: shared.generation(),
+                turns: shared.turns(),
+                free_frames: shared.free_frames(),
+                frames: worker.frames,
+            }
+        };
+        self.workers.iter().zip(&self.shared).enumerate().map(status).collect()
+    }
+
+    fn port_status(&self) -> Vec<PortStatus> {
+        let mut ports: Vec<PortStatus> = self
+            .config
+            .ports
+            .iter()
+            .zip(&self.ports)
+            .map(|(port, running)| PortStatus {
+                port: port.name.clone(),
+                interface: port.interface.clone(),
+                side: match port.side {
+                    config::Side::Site => "site",
+                    config::Side::Wan => "wan",
+                }
+                .to_owned(),
+                xdp: running
+                    .attached
+                    .as_ref()
+                    .map_or("none", |attached| attached.mode().name())
+                    .to_owned(),
+                mode: "copy".to_owned(),
+                driver: running.interface.driver.clone(),
+                rate_bps: port.rate_bps,
+                queues: Vec::new(),
+            })
+            .collect();
+        for (number, (worker, shared)) in self.workers.iter().zip(&self.shared).enumerate() {
+            for (lane, published) in worker.lanes.iter().zip(&shared.ledgers) {
+                for end in 0..2 {
+                    let port = &mut ports[lane.ports[end]];
+                    if lane.zero_copy[end] {
+                        "zero-copy".clone_into(&mut port.mode);
+                    }
+                    // A port is sent to by the path that comes from the other end.
+                    let kicks = published[1 - end].read().kicks;
+                    port.queues.push(QueueStatus {
+                        queue: lane.queue,
+                        worker: number,
+                        xdp_statistics: crate::interface::statistics_by_name(lane.sockets[end].as_fd()),
+                        kicks: KICKS
+                            .iter()
+                            .zip(kicks)
+                            .map(|(name, n)| ((*name).to_owned(), n))
+                            .collect(),
+                    });
+                }
+            }
+        }
+        for port in &mut ports {
+            port.queues.sort_by_key(|queue| queue.queue);
+        }
+        ports
+    }
+}
+
+fn spawn(worker: Worker<XdpPort>, cpu: Option<usize>, poll: Poll) -> std::io::Result<JoinHandle<Worker<XdpPort>>> {
+    let name = cpu.map_or("weir-worker".to_owned(), |cpu| format!("weir-cpu{cpu}"));
+    std::thread::Builder::new().name(name).spawn(move || {
+        if let Some(id) = cpu {
+            // A core that is not ours to use is reported when the workers are planned; pinning itself is a wish.
+            let _pinned = core_affinity::set_for_current(core_affinity::CoreId { id });
+        }
+        worker.run(&MonotonicClock, poll)
+    })
+}
+
+fn make_bridges(config: &Config) -> Result<(), StartError> {
+    for wire in &config.wires {
+        let Some(bridge) = &wire.bridge else { continue };
+        let ports = [wire.site, wire.wan].map(|port| config.ports[port].interface.as_str());
+        pktgen::lab::ensure_bridge(bridge, &ports).map_err(|cause| StartError::Bridge {
+            bridge: bridge.clone(),
+            cause: cause.to_string(),
+        })?;
+    }
+    Ok(())
+}

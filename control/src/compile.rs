@@ -1,0 +1,507 @@
+//! From contracts to a table: the one place where what an operator wrote becomes what a worker runs.
+//!
+//! Services, classes and contracts keep their numbers from one table to the next, because buckets, counters, packets in
+//! rings and remembered fragments refer to them across a reload. The [`Compiler`] remembers those numbers.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use config::{Config, Meter as MeterConfig};
+use dataplane::cells::{Cells, SlotId};
+use dataplane::classify::{Classifier, ContractKey, PortRange, SegmentId, ServiceId, ServiceTable};
+use dataplane::clock::Nanos;
+use dataplane::contract::{
+    Action, ClassId, ClassMap, Contract, ContractIndex, ContractTable, Direction, Judge, Layer, Marking,
+};
+use dataplane::meter::{Color, Meter, Profile, ProfileError};
+use dataplane::packet::{Dscp, Family, Pcp};
+use dataplane::priority::{ClassOrder, Half, MAX_CLASSES, Order, RingId};
+use dataplane::shaper::{ShaperRate, ShaperRateError};
+use jiff::Timestamp;
+
+use crate::report::{ContractReport, Counters, OtherReport, Tokens, TrafficReport, UncontractedReport, direction_name};
+
+/// Why a checked configuration still cannot become a table.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// More classes than a process has rings for.
+    #[error(
+        "class `{name}` would be class number {number} since weir started, and there are rings for {MAX_CLASSES}: restart weir to forget classes that were removed"
+    )]
+    Classes {
+        /// The class that has no ring.
+        name: String,
+        /// How many different classes there have been, this one included.
+        number: usize,
+    },
+    /// Numbers that the checks of the configuration should have refused.
+    #[error("contract of `{service}` in `{class}`: {cause}")]
+    Profile {
+        /// Service of the contract.
+        service: String,
+        /// Class of the contract.
+        class: String,
+        /// What is wrong.
+        cause: ProfileError,
+    },
+    /// A port rate out of range.
+    #[error("rate of port `{port}`: {cause}")]
+    PortRate {
+        /// The port.
+        port: String,
+        /// What is wrong.
+        cause: ShaperRateError,
+    },
+}
+
+/// What a contract's state is known by, over all tables of a process.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum SlotKey {
+    Contract {
+        service: String,
+        class: String,
+        direction: Direction,
+        segment: Option<String>,
+    },
+    Uncontracted {
+        class: String,
+        direction: Direction,
+    },
+    Other {
+        direction: Direction,
+    },
+}
+
+/// A published table with the names of what is in it.
+pub struct Compiled {
+    /// What the workers run.
+    pub table: Arc<ContractTable>,
+    /// When a contract of this configuration begins or ends next; compile again then.
+    pub next_change: Option<Timestamp>,
+    region: String,
+    entries: Vec<(SlotKey, ContractIndex)>,
+}
+
+/// Compiles the configurations of one process, one after the other.
+pub struct Compiler {
+    services: Numbers<String>,
+    classes: Numbers<String>,
+    slots: Numbers<SlotKey>,
+    live: Vec<SlotId>,
+    cells: Cells,
+    generation: u64,
+    slack: Nanos,
+}
+
+impl Compiler {
+    /// For a process with `workers` workers whose ports may catch up `slack` of their rate after a late turn.
+    #[must_use]
+    pub fn new(workers: usize, slack: Nanos) -> Self {
+        Self {
+            services: Numbers::default(),
+            classes: Numbers::default(),
+            slots: Numbers::default(),
+            live: Vec::new(),
+            cells: Cells::new(workers),
+            generation: 0,
+            slack,
+        }
+    }
+
+    /// The table of `config` at wall-clock time `at`: contracts outside their period, or of another region, are left out.
+    ///
+    /// # Errors
+    /// See [`CompileError`]; the numbers given out so far stay valid, and no table is made.
+    pub fn compile(&mut self, config: &Config, at: Timestamp) -> Result<Compiled, CompileError> {
+        let class_ids = self.class_ids(config)?;
+        let mut entries = Entries::default();
+        let other = Direction::BOTH.map(|direction| {
+            let class = class_ids[config.defaults.other.class];
+            let judge = Judge::Always(half(config.defaults.other.conformance));
+            entries.add(
+                self,
+                SlotKey::Other { direction },
+                judge,
+                Action::Queue,
+                Marking::default(),
+                class,
+            )
+        });
+        let uncontracted = self.uncontracted(config, &class_ids, &mut entries);
+        let mut classifier = Classifier::new(self.service_table(config), uncontracted);
+        insert_segments(&mut classifier, config);
+        let next_change = self.insert_contracts(config, &class_ids, at, &mut classifier, &mut entries)?;
+
+        let fresh = entries.slots().filter(|slot| self.live.binary_search(slot).is_err());
+        self.cells = self.cells.grown(self.slots.len());
+        let fresh: Vec<SlotId> = fresh.collect();
+        for slot in fresh {
+            // A contract that was away and comes back starts full, like a new one.
+            self.cells.buckets(slot).reset();
+        }
+        self.live = entries.slots().collect();
+        self.live.sort_unstable();
+        self.generation += 1;
+        let table = ContractTable {
+            generation: self.generation,
+            layer: layer(config.defaults.layer),
+            classes: class_map(config, &class_ids),
+            order: order(config, &class_ids),
+            classifier,
+            contracts: entries.contracts.into_boxed_slice(),
+            other,
+            port_rates: self.port_rates(config)?,
+            cells: self.cells.clone(),
+        };
+        Ok(Compiled {
+            table: Arc::new(table),
+            next_change,
+            region: config.region.clone(),
+            entries: entries.keys,
+        })
+    }
+
+    fn class_ids(&mut self, config: &Config) -> Result<Vec<ClassId>, CompileError> {
+        let id = |class: &config::Class| {
+            let number = self.classes.number(class.name.clone());
+            let ring = u8::try_from(number).ok().and_then(RingId::new);
+            let too_many = || CompileError::Classes {
+                name: class.name.clone(),
+                number: number as usize + 1,
+            };
+            ring.map(ClassId).ok_or_else(too_many)
+        };
+        config.classes.iter().map(id).collect()
+    }
+
+    /// The entries of uncontracted traffic, by [`ClassId`] and direction. Classes of earlier tables have a place but are
+    /// never asked for.
+    fn uncontracted(
+        &mut self,
+        config: &Config,
+        class_ids: &[ClassId],
+        entries: &mut Entries,
+    ) -> Vec<[ContractIndex; 2]> {
+        let judge = Judge::Always(half(config.defaults.uncontracted));
+        let mut by_class = vec![[ContractIndex(0); 2]; self.classes.len()];
+        for (class, &id) in config.classes.iter().zip(class_ids) {
+            by_class[id.index()] = Direction::BOTH.map(|direction| {
+                let key = SlotKey::Uncontracted {
+                    class: class.name.clone(),
+                    direction,
+                };
+                entries.add(self, key, judge, Action::Remark, marking(class), id)
+            });
+        }
+        by_class
+    }
+
+    fn service_table(&mut self, config: &Config) -> ServiceTable {
+        let mut table = ServiceTable::new();
+        for service in &config.services {
+            let id = ServiceId(self.services.number(service.name.clone()));
+            for endpoint in &service.endpoints {
+                let (family, address, length) = prefix(&endpoint.prefix);
+                match &endpoint.ports {
+                    None => table.insert(family, address, length, None, id),
+                    Some(ports) => {
+                        let protocol = match ports.protocol {
+                            config::Protocol::Tcp => 6,
+                            config::Protocol::Udp => 17,
+                        };
+                        for range in &ports.ranges {
+                            let range = PortRange {
+                                protocol,
+                                first: *range.start(),
+                                last: *range.end(),
+                            };
+                            table.insert(family, address, length, Some(range), id);
+                        }
+                    }
+                }
+            }
+        }
+        table
+    }
+
+    fn insert_contracts(
+        &mut self,
+        config: &Config,
+        class_ids: &[ClassId],
+        at: Timestamp,
+        classifier: &mut Classifier,
+        entries: &mut Entries,
+    ) -> Result<Option<Timestamp>, CompileError> {
+        let mut next_change: Option<Timestamp> = None;
+        for contract in config
+            .contracts
+            .iter()
+            .filter(|contract| contract.region == config.region)
+        {
+            let coming = [contract.from, contract.until]
+                .into_iter()
+                .flatten()
+                .filter(|&change| change > at);
+            next_change = coming.chain(next_change).min();
+            let begun = contract.from.is_none_or(|from| from <= at);
+            let ended = contract.until.is_some_and(|until| until <= at);
+            if !begun || ended {
+                continue;
+            }
+            let service = &config.services[contract.service];
+            let class = &config.classes[contract.class];
+            let direction = match contract.direction {
+                config::Direction::Egress => Direction::Egress,
+                config::Direction::Ingress => Direction::Ingress,
+            };
+            let profile = profile(&contract.meter).map_err(|cause| CompileError::Profile {
+                service: service.name.clone(),
+                class: class.name.clone(),
+                cause,
+            })?;
+            let judge = Judge::Meter(Meter::new(profile, contract.color_aware));
+            let class_id = class_ids[contract.class];
+            let slot_key = SlotKey::Contract {
+                service: service.name.clone(),
+                class: class.name.clone(),
+                direction,
+                segment: contract.segment.map(|segment| config.segments[segment].name.clone()),
+            };
+            let index = entries.add(self, slot_key, judge, action(contract.action), marking(class), class_id);
+            let key = ContractKey {
+                service: ServiceId(self.services.number(service.name.clone())),
+                class: class_id,
+                direction,
+                segment: contract.segment.map(|segment| SegmentId(segment as u32)),
+            };
+            classifier.insert_contract(key, index);
+        }
+        Ok(next_change)
+    }
+
+    fn port_rates(&self, config: &Config) -> Result<Box<[Option<ShaperRate>]>, CompileError> {
+        let rate = |port: &config::Port| {
+            let rate = port.rate_bps.map(|rate| ShaperRate::new(rate, self.slack)).transpose();
+            rate.map_err(|cause| CompileError::PortRate {
+                port: port.name.clone(),
+                cause,
+            })
+        };
+        config.ports.iter().map(rate).collect()
+    }
+}
+
+impl Compiled {
+    /// What became of the traffic, summed over workers, with bucket levels as of `now`. The ledger is left empty.
+    #[must_use]
+    pub fn traffic(&self, now: Option<Nanos>) -> TrafficReport {
+        let mut report = TrafficReport::default();
+        for (key, index) in &self.entries {
+            let contract = self.table.contract(*index);
+            let counters = Counters::read(&self.table.cells, contract.slot);
+            match key {
+                SlotKey::Contract {
+                    service,
+                    class,
+                    direction,
+                    segment,
+                } => {
+                    let Judge::Meter(meter) = &contract.judge else { continue };
+                    let tokens = now.map(|now| {
+                        let levels = meter.levels(self.table.cells.buckets(contract.slot), now);
+                        Tokens {
+                            committed: levels.committed_bytes,
+                            second: levels.second_bytes,
+                        }
+                    });
+                    report.contracts.push(ContractReport {
+                        service: service.clone(),
+                        class: class.clone(),
+                        region: self.region.clone(),
+                        direction: direction_name(*direction).to_owned(),
+                        segment: segment.clone(),
+                        rate_bps: meter.committed_rate_bps(),
+                        tokens,
+                        counters,
+                    });
+                }
+                SlotKey::Uncontracted { class, direction } => report.uncontracted.push(UncontractedReport {
+                    class: class.clone(),
+                    direction: direction_name(*direction).to_owned(),
+                    counters,
+                }),
+                SlotKey::Other { direction } => {
+                    report.other.push(OtherReport {
+                        direction: direction_name(*direction).to_owned(),
+                        counters,
+                    });
+                }
+            }
+        }
+        report
+    }
+}
+
+/// The entries of a table in the making.
+#[derive(Default)]
+struct Entries {
+    contracts: Vec<Contract>,
+    keys: Vec<(SlotKey, ContractIndex)>,
+}
+
+impl Entries {
+    fn add(
+        &mut self,
+        compiler: &mut Compiler,
+        key: SlotKey,
+        judge: Judge,
+        action: Action,
+        marking: Marking,
+        class: ClassId,
+    ) -> ContractIndex {
+        let index = ContractIndex(self.contracts.len() as u32);
+        let slot = SlotId(compiler.slots.number(key.clone()));
+        self.contracts.push(Contract {
+            judge,
+            action,
+            marking,
+            class,
+            slot,
+        });
+        self.keys.push((key, index));
+        index
+    }
+
+    fn slots(&self) -> impl Iterator<Item = SlotId> {
+        self.contracts.iter().map(|contract| contract.slot)
+    }
+}
+
+/// Gives things numbers from 0 and remembers them.
+struct Numbers<K>(HashMap<K, u32>);
+
+impl<K> Default for Numbers<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Eq + Hash> Numbers<K> {
+    fn number(&mut self, key: K) -> u32 {
+        let next = self.0.len() as u32;
+        *self.0.entry(key).or_insert(next)
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+fn insert_segments(classifier: &mut Classifier, config: &Config) {
+    for (number, segment) in config.segments.iter().enumerate() {
+        for net in &segment.prefixes {
+            let (family, address, length) = prefix(net);
+            classifier.insert_segment(family, address, length, SegmentId(number as u32));
+        }
+    }
+}
+
+fn prefix(net: &ipnet::IpNet) -> (Family, u128, u8) {
+    match net {
+        ipnet::IpNet::V4(net) => (Family::Ipv4, u128::from(u32::from(net.network())), net.prefix_len()),
+        ipnet::IpNet::V6(net) => (Family::Ipv6, u128::from(net.network()), net.prefix_len()),
+    }
+}
+
+fn class_map(config: &Config, ids: &[ClassId]) -> ClassMap {
+    let default = config
+        .classes
+        .iter()
+        .position(|class| class.default)
+        .map_or(ids[0], |default| ids[default]);
+    let mut map = ClassMap {
+        by_dscp: [None; 64],
+        by_pcp: [None; 8],
+        default,
+    };
+    for (class, &id) in config.classes.iter().zip(ids) {
+        let colored = [
+            (&class.dscp, Color::Green),
+            (&class.yellow_dscp, Color::Yellow),
+            (&class.red_dscp, Color::Red),
+        ];
+        for (list, color) in colored {
+            for &dscp in list {
+                map.by_dscp[usize::from(dscp)] = Some((id, color));
+            }
+        }
+        for &pcp in &class.pcp {
+            map.by_pcp[usize::from(pcp)] = Some(id);
+        }
+    }
+    map
+}
+
+fn order(config: &Config, ids: &[ClassId]) -> Order {
+    let class = |(class, id): (&config::Class, &ClassId)| ClassOrder {
+        ring: id.0,
+        priority: u16::from(class.priority),
+        weight: class.weight,
+        // A share too small for a thousandth still keeps the ring from starving.
+        min_share_permille: class
+            .min_share_ppm
+            .map_or(0, |ppm| (ppm / 1_000).clamp(1, 1_000) as u16),
+    };
+    let classes: Vec<ClassOrder> = config.classes.iter().zip(ids).map(class).collect();
+    Order::new(&classes)
+}
+
+fn profile(meter: &MeterConfig) -> Result<Profile, ProfileError> {
+    match *meter {
+        MeterConfig::TokenBucket { rate_bps, burst_bytes } => Profile::token_bucket(rate_bps, burst_bytes),
+        MeterConfig::SrTcm { cir_bps, cbs, ebs } => Profile::sr_tcm(cir_bps, cbs, ebs),
+        MeterConfig::TrTcm {
+            cir_bps,
+            cbs,
+            pir_bps,
+            pbs,
+        } => Profile::tr_tcm(cir_bps, cbs, pir_bps, pbs),
+        MeterConfig::TrTcm4115 {
+            cir_bps,
+            cbs,
+            eir_bps,
+            ebs,
+        } => Profile::tr_tcm_4115(cir_bps, cbs, eir_bps, ebs),
+    }
+}
+
+fn marking(class: &config::Class) -> Marking {
+    Marking {
+        dscp: class.nonconforming_dscp.and_then(Dscp::new),
+        pcp: class.nonconforming_pcp.and_then(Pcp::new),
+    }
+}
+
+fn action(action: config::Action) -> Action {
+    match action {
+        config::Action::Remark => Action::Remark,
+        config::Action::Queue => Action::Queue,
+        config::Action::Drop => Action::Drop,
+    }
+}
+
+fn half(conformance: config::Conformance) -> Half {
+    match conformance {
+        config::Conformance::Conforming => Half::Conforming,
+        config::Conformance::Nonconforming => Half::Nonconforming,
+    }
+}
+
+fn layer(layer: config::Layer) -> Layer {
+    match layer {
+        config::Layer::L3 => Layer::L3,
+        config::Layer::L2 => Layer::L2,
+        config::Layer::L1 => Layer::L1,
+    }
+}

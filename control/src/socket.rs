@@ -1,0 +1,195 @@
+//! The control socket: how `weir status` and `weir reload` reach a running appliance.
+//!
+//! A Unix stream socket that only its owner may open (mode 0600). A client sends one line of JSON, the appliance answers
+//! with one line of JSON and closes. Requests are at most 4 KiB and must come within two seconds, so a slow or hostile
+//! client costs a thread for that long and nothing else.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Sender, bounded};
+use serde::{Deserialize, Serialize};
+
+use crate::status::Status;
+
+/// Where the socket is unless `--socket` says otherwise.
+pub const DEFAULT_PATH: &str = "/run/weir/control.sock";
+
+/// What a client may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Counters and state.
+    Status,
+    /// Read the configuration again and swap the table.
+    Reload,
+}
+
+/// What it gets.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Response {
+    /// To [`Request::Status`].
+    Status(Box<Status>),
+    /// The new table is live on every worker.
+    Reloaded {
+        /// Its generation.
+        generation: u64,
+        /// What `check` would warn of.
+        warnings: String,
+    },
+    /// The new configuration was refused; the table before it goes on.
+    Refused {
+        /// Why, for people.
+        reason: String,
+    },
+    /// The request itself was no good.
+    Invalid {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A request on its way to the control thread.
+pub struct Call {
+    /// What is asked.
+    pub request: Request,
+    /// Where the answer goes.
+    pub answer: Sender<Response>,
+}
+
+const REQUEST_MAX: usize = 4096;
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Time the control thread may take for an answer; compiling 100,000 contracts is the longest of them.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+/// Connections served at once. An operator's tools need a few; more would only be somebody's mistake.
+const CONNECTIONS_MAX: usize = 16;
+
+/// The listening socket; its file goes when it is dropped.
+pub struct ControlSocket {
+    path: PathBuf,
+}
+
+impl ControlSocket {
+    /// Listens at `path` and passes every request on to `calls`. Creates the directory if need be; a socket left over from
+    /// a process that is gone is replaced, one that answers is not.
+    ///
+    /// # Errors
+    /// The path cannot be bound, or another weir answers there.
+    pub fn listen(path: &Path, calls: Sender<Call>) -> io::Result<Self> {
+        if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+            fs::create_dir_all(directory)?;
+        }
+        if UnixStream::connect(path).is_ok() {
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                "another weir answers at this socket",
+            ));
+        }
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        std::thread::Builder::new()
+            .name("weir-control".into())
+            .spawn(move || accept(&listener, &calls))?;
+        Ok(Self { path: path.to_owned() })
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        // Nothing to do about a failure here: the next start replaces the file.
+        let _gone = fs::remove_file(&self.path);
+    }
+}
+
+/// Asks the appliance at `path`.
+///
+/// # Errors
+/// Nobody answers there, or not in the expected form.
+pub fn ask(path: &Path, request: Request) -> io::Result<Response> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(ANSWER_PATIENCE + PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    serde_json::to_writer(&mut stream, &request)?;
+    stream.write_all(b"\n")?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer)?;
+    serde_json::from_str(&answer).map_err(io::Error::from)
+}
+
+fn accept(listener: &UnixListener, calls: &Sender<Call>) {
+    let open = Arc::new(AtomicUsize::new(0));
+    for stream in listener.incoming() {
+        let Ok(stream) = stream else {
+            // Out of file descriptors, most likely: waiting is all that can help.
+            std::thread::sleep(Duration::from_millis(100));
+            continue;
+        };
+        if open.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
+            continue;
+        }
+        open.fetch_add(1, Ordering::Relaxed);
+        let (calls, counted) = (calls.clone(), open.clone());
+        let served = std::thread::Builder::new().name("weir-client".into()).spawn(move || {
+            // A client that went away is its own affair.
+            let _done = serve(stream, &calls);
+            counted.fetch_sub(1, Ordering::Relaxed);
+        });
+        if served.is_err() {
+            open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn serve(mut stream: UnixStream, calls: &Sender<Call>) -> io::Result<()> {
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let line = read_request(&stream)?;
+    let response = match serde_json::from_slice::<Request>(&line) {
+        Ok(request) => call(request, calls),
+        Err(error) => Response::Invalid {
+            reason: format!("not a request: {error}"),
+        },
+    };
+    serde_json::to_writer(&mut stream, &response)?;
+    stream.write_all(b"\n")
+}
+
+/// Reads up to the end of the line, within [`PATIENCE`] in all, however the bytes trickle in.
+fn read_request(mut stream: &UnixStream) -> io::Result<Vec<u8>> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut line = Vec::new();
+    let mut chunk = [0; 512];
+    while !line.contains(&b'\n') && line.len() < REQUEST_MAX {
+        let left = deadline.saturating_duration_since(Instant::now());
+        stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        match stream.read(&mut chunk)? {
+            0 => break,
+            read => line.extend_from_slice(&chunk[..read]),
+        }
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+    }
+    Ok(line)
+}
+
+fn call(request: Request, calls: &Sender<Call>) -> Response {
+    let (answer, answered) = bounded(1);
+    let stopping = || Response::Invalid {
+        reason: "weir is stopping".into(),
+    };
+    if calls.send(Call { request, answer }).is_err() {
+        return stopping();
+    }
+    answered.recv_timeout(ANSWER_PATIENCE).unwrap_or_else(|_| stopping())
+}

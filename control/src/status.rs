@@ -1,0 +1,327 @@
+//! `weir status`: what the appliance tells about itself, as JSON and as tables of at most 100 columns.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+
+use crate::report::{Count, Counters, TrafficReport};
+
+/// Everything `weir status --json` prints.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the running weir.
+    pub version: String,
+    /// Region of the box.
+    pub region: String,
+    /// Generation of the current table; each worker says in `workers` which one it runs.
+    pub generation: u64,
+    /// Seconds since the appliance started.
+    pub uptime_seconds: f64,
+    /// Error of the last reload, if it was refused.
+    pub last_reload_error: Option<String>,
+    /// Worst over-grant in bytes that sharing one contract between the workers can cost.
+    pub over_grant_bytes: u64,
+    /// Workers.
+    pub workers: Vec<WorkerStatus>,
+    /// Ports.
+    pub ports: Vec<PortStatus>,
+    /// Contracts, uncontracted traffic, ledger.
+    #[serde(flatten)]
+    pub traffic: TrafficReport,
+}
+
+/// One worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Its number.
+    pub worker: usize,
+    /// The core it is pinned to; `None` if pinning failed.
+    pub cpu: Option<usize>,
+    /// `boot`, `run`, `halt`, or `fail` when it ended by itself.
+    pub state: String,
+    /// Generation of the table it runs.
+    pub generation: u64,
+    /// Turns of its loop.
+    pub turns: u64,
+    /// Frames in its pool.
+    pub free_frames: u64,
+    /// Frames it has in all.
+    pub frames: u64,
+}
+
+/// One port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// Name in the configuration.
+    pub port: String,
+    /// Interface.
+    pub interface: String,
+    /// `site` or `wan`.
+    pub side: String,
+    /// `native` or `generic`.
+    pub xdp: String,
+    /// `zero-copy` or `copy`.
+    pub mode: String,
+    /// Driver, as ethtool names it.
+    pub driver: String,
+    /// Rate of the port in bit/s of the counted layer; `None`: the device is the only limit.
+    pub rate_bps: Option<u64>,
+    /// By queue.
+    pub queues: Vec<QueueStatus>,
+}
+
+/// One queue of a port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueStatus {
+    /// Its number.
+    pub queue: u32,
+    /// The worker that owns it.
+    pub worker: usize,
+    /// The kernel's XDP statistics of the socket, by their names in `struct xdp_statistics`.
+    pub xdp_statistics: BTreeMap<String, u64>,
+    /// How often each answer came back from a wake-up.
+    pub kicks: BTreeMap<String, u64>,
+}
+
+impl Status {
+    /// Packets that the ledgers cannot explain, over all queues: anything but 0 is an error in weir.
+    #[must_use]
+    pub fn unaccounted(&self) -> i64 {
+        self.traffic.ledger.iter().map(|ledger| ledger.unaccounted).sum()
+    }
+
+    /// The tables that `weir status` prints.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ok = self.write_text(&mut text);
+        text
+    }
+
+    fn write_text(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(
+            out,
+            "weir {}, region {}, up {:.0} s, table {}",
+            self.version, self.region, self.uptime_seconds, self.generation
+        )?;
+        if let Some(error) = &self.last_reload_error {
+            writeln!(
+                out,
+                "the last reload was refused: {}",
+                error.lines().next().unwrap_or_default()
+            )?;
+        }
+        writeln!(out)?;
+        self.write_workers(out)?;
+        self.write_ports(out)?;
+        write_contracts(out, &self.traffic)?;
+        self.write_ledger(out)
+    }
+
+    fn write_workers(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(
+            out,
+            "{:<8}{:>5}  {:<6}{:>11}{:>15}{:>16}",
+            "WORKER", "CPU", "STATE", "GENERATION", "TURNS", "FREE FRAMES"
+        )?;
+        for worker in &self.workers {
+            let cpu = worker.cpu.map_or("-".to_owned(), |cpu| cpu.to_string());
+            let frames = format!("{}/{}", worker.free_frames, worker.frames);
+            let WorkerStatus {
+                worker: number,
+                state,
+                generation,
+                turns,
+                ..
+            } = worker;
+            writeln!(
+                out,
+                "{number:<8}{cpu:>5}  {state:<6}{generation:>11}{turns:>15}{frames:>16}"
+            )?;
+        }
+        writeln!(out)
+    }
+
+    fn write_ports(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(
+            out,
+            "{:<12}{:<16}{:<6}{:<9}{:<11}{:<12}{:>14}{:>8}",
+            "PORT", "INTERFACE", "SIDE", "XDP", "MODE", "DRIVER", "RATE", "QUEUES"
+        )?;
+        for port in &self.ports {
+            let rate = port.rate_bps.map_or("-".to_owned(), bits);
+            writeln!(
+                out,
+                "{:<12}{:<16}{:<6}{:<9}{:<11}{:<12}{:>14}{:>8}",
+                cut(&port.port, 11),
+                cut(&port.interface, 15),
+                port.side,
+                port.xdp,
+                port.mode,
+                cut(&port.driver, 11),
+                rate,
+                port.queues.len()
+            )?;
+        }
+        writeln!(out)
+    }
+
+    fn write_ledger(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(
+            out,
+            "{:<12}{:>5}{:>14}{:>14}{:>10}{:>14}{:>9}{:>13}",
+            "LEDGER", "QUEUE", "RECEIVED", "FORWARDED", "KERNEL", "DROPPED", "HELD", "UNACCOUNTED"
+        )?;
+        for ledger in &self.traffic.ledger {
+            let dropped: u64 = ledger.dropped.values().map(|count| count.packets).sum();
+            writeln!(
+                out,
+                "{:<12}{:>5}{:>14}{:>14}{:>10}{:>14}{:>9}{:>13}",
+                cut(&ledger.port, 11),
+                ledger.queue,
+                ledger.received.packets,
+                ledger.forwarded.packets,
+                ledger.kernel.packets,
+                dropped,
+                ledger.held.packets,
+                ledger.unaccounted
+            )?;
+            for (reason, count) in &ledger.dropped {
+                writeln!(
+                    out,
+                    "{:<17}dropped: {reason} {} packets, {} bytes",
+                    "", count.packets, count.bytes
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The table of contracts, also printed by `weir replay`.
+pub fn write_contracts(out: &mut String, traffic: &TrafficReport) -> std::fmt::Result {
+    writeln!(
+        out,
+        "{:<16}{:<10}{:<8}{:>13}{:>13}{:>13}{:>13}{:>13}",
+        "SERVICE", "CLASS", "DIR", "ENTITLED", "OFFERED", "CONFORMING", "REMARKED", "DROPPED"
+    )?;
+    for contract in &traffic.contracts {
+        let name = match &contract.segment {
+            Some(segment) => format!("{}>{segment}", contract.service),
+            None => contract.service.clone(),
+        };
+        write_row(
+            out,
+            &name,
+            &contract.class,
+            &contract.direction,
+            &bits(contract.rate_bps),
+            &contract.counters,
+        )?;
+    }
+    for row in traffic
+        .uncontracted
+        .iter()
+        .filter(|row| row.counters.offered.packets > 0)
+    {
+        write_row(out, "(uncontracted)", &row.class, &row.direction, "-", &row.counters)?;
+    }
+    for row in traffic.other.iter().filter(|row| row.counters.offered.packets > 0) {
+        write_row(out, "(not IP)", "-", &row.direction, "-", &row.counters)?;
+    }
+    writeln!(out)
+}
+
+fn write_row(
+    out: &mut String,
+    name: &str,
+    class: &str,
+    direction: &str,
+    entitled: &str,
+    c: &Counters,
+) -> std::fmt::Result {
+    let Counters {
+        offered,
+        conforming,
+        remarked,
+        ..
+    } = c;
+    writeln!(
+        out,
+        "{:<16}{:<10}{direction:<8}{entitled:>13}{:>13}{:>13}{:>13}{:>13}",
+        cut(name, 15),
+        cut(class, 9),
+        octets(*offered),
+        octets(*conforming),
+        octets(*remarked),
+        octets(c.dropped_in_all())
+    )
+}
+
+/// A rate with a decimal prefix: `2 Gbit/s`, `500 kbit/s`, `1.25 Mbit/s`.
+#[must_use]
+pub fn bits(bps: u64) -> String {
+    scaled(bps as f64, "bit/s")
+}
+
+fn octets(count: Count) -> String {
+    scaled(count.bytes as f64, "B")
+}
+
+fn scaled(value: f64, unit: &str) -> String {
+    let steps = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
+    let (divisor, prefix) = steps.into_iter().find(|(step, _)| value >= *step).unwrap_or((1.0, ""));
+    let number = format!("{:.2}", value / divisor);
+    let number = number.trim_end_matches('0').trim_end_matches('.');
+    format!("{number} {prefix}{unit}")
+}
+
+fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width - 1).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_read_like_the_configuration() {
+        let texts = [2_000_000_000, 500_000, 1_250_000, 8_000, 999].map(bits);
+        assert_eq!(
+            texts,
+            ["2 Gbit/s", "500 kbit/s", "1.25 Mbit/s", "8 kbit/s", "999 bit/s"]
+        );
+    }
+
+    #[test]
+    fn no_line_is_wider_than_100_columns() {
+        let mut traffic = TrafficReport::default();
+        let most = Count {
+            packets: u64::MAX,
+            bytes: u64::MAX,
+        };
+        traffic.contracts.push(crate::report::ContractReport {
+            service: "a-service-with-a-very-long-name".into(),
+            class: "a-long-class-name".into(),
+            region: "atn".into(),
+            direction: "ingress".into(),
+            segment: Some("elsewhere".into()),
+            rate_bps: 399_999_999_999,
+            tokens: None,
+            counters: Counters {
+                offered: most,
+                conforming: most,
+                remarked: most,
+                ..Counters::default()
+            },
+        });
+        let mut text = String::new();
+        write_contracts(&mut text, &traffic).unwrap();
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    }
+}

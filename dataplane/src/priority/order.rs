@@ -1,0 +1,98 @@
+//! The order in which the rings of one half drain, compiled once from the classes.
+use super::{MAX_CLASSES, RingId};
+
+/// Bytes that a visit of the round grants to the lightest ring among equals: above one full frame of a 1500-byte MTU
+/// in any layer, so that every visit sends. Smaller needs empty visits; larger makes the bursts of a ring longer.
+pub const QUANTUM_BYTES: u64 = 2048;
+
+/// How one class drains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClassOrder {
+    /// Its ring in both halves.
+    pub ring: RingId,
+    /// Smaller drains first.
+    pub priority: u16,
+    /// Share among classes of equal priority, 1 to 1000 (clamped).
+    pub weight: u16,
+    /// Thousandths of what its half sends that the class gets at least while it waits; 0 is none, at most 1000 (clamped).
+    pub min_share_permille: u16,
+}
+
+/// All classes' order; immutable, part of the contract table.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// Rings of equal priority, most urgent first; the last level in use is of the rings no class has.
+    levels: [u32; MAX_CLASSES + 1],
+    level_count: usize,
+    quantum: [u64; MAX_CLASSES],
+    share: [u16; MAX_CLASSES],
+    shared: u32,
+}
+
+impl Order {
+    /// Compiles `classes`. The first of two classes with the same ring counts. Rings without a class drain last, as equals.
+    #[must_use]
+    pub fn new(classes: &[ClassOrder]) -> Self {
+        let mut order = Self {
+            levels: [0; MAX_CLASSES + 1],
+            level_count: 0,
+            quantum: [QUANTUM_BYTES; MAX_CLASSES],
+            share: [0; MAX_CLASSES],
+            shared: 0,
+        };
+        let mut by_ring: [Option<ClassOrder>; MAX_CLASSES] = [None; MAX_CLASSES];
+        for class in classes {
+            by_ring[class.ring.index()].get_or_insert(*class);
+        }
+        let mut left = by_ring;
+        while let Some(priority) = left.iter().flatten().map(|class| class.priority).min() {
+            let equal = |class: &&ClassOrder| class.priority == priority;
+            let lightest = left
+                .iter()
+                .flatten()
+                .filter(equal)
+                .map(|class| class.weight.clamp(1, 1000))
+                .min()
+                .unwrap_or(1);
+            for (index, slot) in left.iter_mut().enumerate() {
+                let Some(class) = slot.take_if(|class| class.priority == priority) else {
+                    continue;
+                };
+                order.levels[order.level_count] |= 1 << index;
+                order.quantum[index] = QUANTUM_BYTES * u64::from(class.weight.clamp(1, 1000)) / u64::from(lightest);
+                order.share[index] = class.min_share_permille.min(1000);
+                order.shared |= u32::from(class.min_share_permille > 0) << index;
+            }
+            order.level_count += 1;
+        }
+        let listed = order.levels.iter().fold(0, |all, level| all | level);
+        order.levels[order.level_count] = !listed;
+        order.level_count += 1;
+        order
+    }
+
+    /// The first level with a ring of `occupied`, and its occupied rings.
+    #[inline]
+    pub(super) fn level(&self, occupied: u32) -> Option<(usize, u32)> {
+        let levels = self.levels.iter().take(self.level_count).enumerate();
+        levels
+            .map(|(at, level)| (at, level & occupied))
+            .find(|(_, rings)| *rings != 0)
+    }
+
+    #[inline]
+    pub(super) fn quantum(&self, ring: usize) -> u64 {
+        self.quantum[ring]
+    }
+
+    #[inline]
+    pub(super) fn share(&self, ring: usize) -> u64 {
+        u64::from(self.share[ring])
+    }
+
+    /// The rings with a minimum share.
+    #[inline]
+    pub(super) fn shared(&self) -> u32 {
+        self.shared
+    }
+}

@@ -1,0 +1,249 @@
+//! The order of the rings against a slow model, and the promises of the scheduler one by one.
+use dataplane::clock::Nanos;
+use dataplane::priority::*;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, VecDeque};
+
+#[derive(Default)]
+struct Out {
+    room: usize,
+    sent: Vec<(Half, usize, u32)>,
+    dropped: Vec<u32>,
+}
+
+/// Lets this many bytes go.
+struct Budget(u64);
+
+impl Gate for Budget {
+    fn admits(&mut self, _: Half, bytes: u32) -> bool {
+        self.0 >= u64::from(bytes)
+    }
+    fn sent(&mut self, _: Half, bytes: u32) {
+        self.0 -= u64::from(bytes);
+    }
+}
+
+impl Sink<u32> for Out {
+    fn room(&self) -> usize {
+        self.room
+    }
+    fn send(&mut self, half: Half, ring: RingId, entry: Entry<u32>) {
+        self.sent.push((half, ring.index(), entry.item));
+    }
+    fn mark_ce(&mut self, _: &mut u32) -> bool {
+        true
+    }
+    fn drop(&mut self, _: Half, _: RingId, entry: Entry<u32>) {
+        self.dropped.push(entry.item);
+    }
+}
+
+fn id(slot: u8) -> RingId {
+    RingId::new(slot).expect("a slot below 32")
+}
+
+fn class(slot: u8, priority: u16, weight: u16, min_share_permille: u16) -> ClassOrder {
+    ClassOrder {
+        ring: id(slot),
+        priority,
+        weight,
+        min_share_permille,
+    }
+}
+
+fn entry(item: u32, bytes: u32) -> Entry<u32> {
+    Entry {
+        item,
+        bytes,
+        enqueued: Nanos(0),
+        drop_first: false,
+        ecn_capable: false,
+    }
+}
+
+fn run(rings: &mut Rings<u32>, order: &Order, packets: usize) -> Vec<(Half, usize, u32)> {
+    let mut out = Out {
+        room: packets,
+        ..Out::default()
+    };
+    rings.schedule(order, Nanos(0), &mut Budget(u64::MAX), &mut out);
+    out.sent
+}
+
+/// Keeps rings 0 and 1 backlogged with full frames and returns the rings served.
+fn backlogged(order: &Order, packets: u32) -> Vec<usize> {
+    let mut rings = Rings::new(64);
+    let mut served = Vec::new();
+    for item in 0..packets {
+        for slot in [id(0), id(1)] {
+            while rings.len(Half::Conforming, slot) < 4 {
+                rings.enqueue(Half::Conforming, slot, entry(item, 1500)).expect("room");
+            }
+        }
+        served.extend(run(&mut rings, order, 1).iter().map(|sent| sent.1));
+    }
+    served
+}
+
+#[test]
+fn equals_share_by_weight_over_any_window() {
+    let served = backlogged(&Order::new(&[class(0, 1, 10, 0), class(1, 1, 30, 0)]), 2000);
+    for window in served.windows(400) {
+        let light = window.iter().filter(|ring| **ring == 0).count() as f64 * 1500.0;
+        let heavy = window.iter().filter(|ring| **ring == 1).count() as f64 * 1500.0 / 3.0;
+        assert!((light - heavy).abs() <= 2048.0 + 1500.0 + 500.0, "{light} {heavy}");
+    }
+}
+
+#[test]
+fn strict_priority_starves_without_a_minimum_share_and_not_with_it() {
+    let strict = backlogged(&Order::new(&[class(0, 1, 1, 0), class(1, 2, 1, 0)]), 500);
+    assert!(strict.iter().all(|ring| *ring == 0));
+    let fair = backlogged(&Order::new(&[class(0, 1, 1, 0), class(1, 2, 1, 100)]), 1000);
+    for window in fair.windows(100) {
+        let share = window.iter().filter(|ring| **ring == 1).count();
+        assert!((9..=11).contains(&share), "{share} of 100");
+    }
+}
+
+#[test]
+fn conforming_first_even_against_a_minimum_share() {
+    let order = Order::new(&[class(0, 1, 1, 1000), class(1, 2, 1, 0)]);
+    let mut rings = Rings::new(8);
+    for item in 0..4 {
+        rings
+            .enqueue(Half::Nonconforming, id(0), entry(item, 100))
+            .expect("room");
+        rings.enqueue(Half::Conforming, id(1), entry(item, 100)).expect("room");
+    }
+    let halves: Vec<_> = run(&mut rings, &order, 99).iter().map(|sent| sent.0).collect();
+    assert_eq!(halves, [[Half::Conforming; 4], [Half::Nonconforming; 4]].concat());
+}
+
+#[test]
+fn red_is_refused_above_half_and_yellow_when_full() {
+    let mut rings = Rings::new(8);
+    let red = |item| Entry {
+        drop_first: true,
+        ..entry(item, 100)
+    };
+    for item in 0..5 {
+        rings
+            .enqueue(Half::Nonconforming, id(3), red(item))
+            .expect("half and one");
+    }
+    let refused = rings.enqueue(Half::Nonconforming, id(3), red(5)).expect_err("red");
+    assert_eq!(refused.1, Refused::RedFirst);
+    for item in 5..8 {
+        rings
+            .enqueue(Half::Nonconforming, id(3), entry(item, 100))
+            .expect("yellow");
+    }
+    let refused = rings
+        .enqueue(Half::Nonconforming, id(3), entry(8, 100))
+        .expect_err("full");
+    assert_eq!((refused.0.item, refused.1), (8, Refused::RingFull));
+    assert_eq!(rings.high_watermark(Half::Nonconforming, id(3)), 8);
+}
+
+/// The slow model: no bitmaps, looks for the level anew for each packet.
+struct Model {
+    rings: Vec<VecDeque<(u32, u32)>>,
+    deficit: Vec<i64>,
+    turn: BTreeMap<(usize, u16), (usize, bool)>,
+}
+
+impl Model {
+    fn next(&mut self, classes: &[ClassOrder]) -> Option<(usize, u32)> {
+        let waits = |half: usize, c: &&ClassOrder| !self.rings[half * 32 + c.ring.index()].is_empty();
+        let (half, priority) = (0..2).find_map(|half| {
+            Some((
+                half,
+                classes.iter().filter(|c| waits(half, c)).map(|c| c.priority).min()?,
+            ))
+        })?;
+        let level: Vec<_> = classes.iter().filter(|c| c.priority == priority).collect();
+        let lightest = level.iter().map(|c| c.weight).min()?;
+        loop {
+            let turn = self.turn.entry((half, priority)).or_default();
+            let ring = half * 32 + turn.0;
+            if let Some(c) = level.iter().find(|c| c.ring.index() == turn.0)
+                && let Some((item, bytes)) = self.rings[ring].front().copied()
+            {
+                if !turn.1 {
+                    self.deficit[ring] += i64::from(c.weight) * QUANTUM_BYTES as i64 / i64::from(lightest);
+                    turn.1 = true;
+                }
+                if self.deficit[ring] >= i64::from(bytes) {
+                    self.rings[ring].pop_front();
+                    self.deficit[ring] -= i64::from(bytes);
+                    if self.rings[ring].is_empty() {
+                        self.deficit[ring] = 0;
+                        turn.1 = false;
+                    }
+                    return Some((ring, item));
+                }
+            }
+            *turn = ((turn.0 + 1) % 32, false);
+        }
+    }
+}
+
+type Step = (u8, u32, usize, bool, u64, u64);
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn drains_as_the_model(ops in prop::collection::vec((0u8..12, 0u32..1600, 0usize..4), 1..300),
+                           weights in prop::collection::vec((0u16..3, 1u16..20), 6)) {
+        let classes: Vec<_> = (0u8..).zip(&weights).map(|(slot, (p, w))| class(slot, *p, *w, 0)).collect();
+        let order = Order::new(&classes);
+        let mut rings = Rings::new(512);
+        let mut model = Model { rings: vec![VecDeque::new(); 64], deficit: vec![0; 64], turn: BTreeMap::new() };
+        for (item, (slot, bytes, sends)) in (0u32..).zip(ops) {
+            let half = if slot < 6 { Half::Conforming } else { Half::Nonconforming };
+            rings.enqueue(half, id(slot % 6), entry(item, bytes)).expect("room");
+            model.rings[half as usize * 32 + usize::from(slot % 6)].push_back((item, bytes));
+            let got: Vec<_> = run(&mut rings, &order, sends).iter().map(|s| (s.0 as usize * 32 + s.1, s.2)).collect();
+            let want: Vec<_> = (0..sends).map_while(|_| model.next(&classes)).collect();
+            prop_assert_eq!(got, want);
+        }
+    }
+
+    #[test]
+    fn nothing_is_lost_whatever_the_order(steps in prop::collection::vec(any::<Step>(), 1..400)) {
+        let (mut rings, mut out, mut all) = (Rings::new(16), Out::default(), Vec::new());
+        let (mut now, mut taken) = (0, 0u32);
+        for (slot, bytes, room, red, gap, seed) in steps {
+            now += gap % 40_000_000;
+            let bit = |at: u8| (seed >> at) as u16;
+            let classes: Vec<_> = (0u8..8).filter(|slot| bit(*slot) & 1 == 1)
+                .map(|slot| class(slot, bit(8 + slot) & 3, 1 + (bit(slot) & 7), bit(20 + slot) & 255)).collect();
+            let half = if red { Half::Nonconforming } else { Half::Conforming };
+            for _ in 0..3 {
+                let new = Entry { enqueued: Nanos(now), drop_first: bit(41) & 1 == 1, ecn_capable: bit(40) & 1 == 1,
+                                  ..entry(taken, bytes % 3000) };
+                all.extend(rings.enqueue(half, id(slot % 8), new).err().map(|back| back.0.item));
+                taken += 1;
+            }
+            out.room = room % 5;
+            let before = (out.sent.len(), out.dropped.len());
+            let done = rings.schedule(&Order::new(&classes), Nanos(now), &mut Budget(seed & 0x3fff), &mut out);
+            prop_assert_eq!((out.sent.len() - before.0, out.dropped.len() - before.1), (done.sent, done.dropped));
+            prop_assert!(done.stop != Stop::Empty || rings.is_empty());
+            prop_assert!(done.stop != Stop::NoRoom || done.sent == out.room);
+            prop_assert_eq!(rings.held() + out.sent.len() + out.dropped.len() + all.len(), taken as usize);
+        }
+        let mut last = BTreeMap::new();
+        for (half, ring, item) in &out.sent {
+            prop_assert!(last.insert((*half as u8, *ring), *item).is_none_or(|earlier| earlier < *item));
+        }
+        all.extend(out.sent.iter().map(|sent| sent.2).chain(out.dropped));
+        while let Some((_, _, entry)) = rings.take_any() {
+            all.push(entry.item);
+        }
+        all.sort_unstable();
+        prop_assert_eq!(all, (0..taken).collect::<Vec<_>>());
+        prop_assert_eq!(rings.held_bytes(Half::Conforming) + rings.held_bytes(Half::Nonconforming), 0);
+    }
+}
