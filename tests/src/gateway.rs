@@ -23,7 +23,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub use process::{Ended, Weir};
-pub use traffic::{Capture, Score, Stream, send_frames, udp_socket};
+pub use traffic::{Capture, Running, Score, Stream, send_frames, udp_socket};
 
 /// Interface of the gateway towards the site.
 pub const LAN: &str = "lan";
@@ -163,6 +163,32 @@ impl Gateway {
         std::fs::create_dir_all(&contracts).expect("a directory");
         std::fs::write(self.directory.path().join("weir.toml"), config.base()).expect("a file");
         std::fs::write(contracts.join("test.toml"), &config.contracts).expect("a file");
+    }
+
+    /// Packets that were lost, but not by weir: its worker did not run for a quarter of a second, or a queue of the kernel
+    /// was full in front of it, behind it or at the receiver. None on a machine that is not overloaded.
+    ///
+    /// # Panics
+    ///
+    /// When a counter cannot be read.
+    #[must_use]
+    pub fn lost_elsewhere(&self, status: &Value) -> u64 {
+        let stalled =
+            ledger_sum(status, &["kernel", "packets"]) + ledger_sum(status, &["dropped", "stalled", "packets"]);
+        let links = [
+            (&self.site, HOST),
+            (&self.gw, LAN),
+            (&self.gw, UPLINK),
+            (&self.wan, HOST),
+        ];
+        let in_queues = links.map(|(namespace, name)| {
+            let link = succeed(namespace, &["ip", "-s", "-j", "link", "show", "dev", name]);
+            let link: Value = serde_json::from_str(&link).expect("JSON of ip");
+            let directions = ["tx", "rx"].map(|way| link[0]["stats64"][way]["dropped"].as_u64().unwrap_or(0));
+            directions.into_iter().sum::<u64>()
+        });
+        let at_sockets = [&self.site, &self.wan].map(|host| host_counters(host, "RcvbufErrors"));
+        stalled + in_queues.into_iter().chain(at_sockets).sum::<u64>()
     }
 
     /// Resolves the addresses in both directions, and so proves the path.
@@ -318,6 +344,24 @@ pub fn ping(from: &Namespace, to: &str, count: u32) -> Output {
 pub fn text(output: &Output) -> String {
     let [out, err] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
     out + &err
+}
+
+/// The sum of a host's protocol counters whose name ends so, such as `CsumErrors`.
+///
+/// # Panics
+///
+/// When they cannot be read.
+#[must_use]
+pub fn host_counters(host: &Namespace, ending: &str) -> u64 {
+    let counters = succeed(host, &["nstat", "-a", "-s", "-z"]);
+    let counters = counters.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        words
+            .next()?
+            .ends_with(ending)
+            .then(|| words.next()?.parse::<u64>().ok())?
+    });
+    counters.sum()
 }
 
 /// What weir may change of an interface while it runs, and must have put back when it has ended.

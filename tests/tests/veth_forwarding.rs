@@ -9,8 +9,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use serde_json::Value;
 use weir_tests::gateway::{
-    Capture, Config, Gateway, HOST, Layout, SITE, SITE6, Stream, WAN, WAN6, address, command, ledger_sum, ping,
-    send_frames, succeed, text,
+    Capture, Config, Gateway, HOST, Layout, Running, SITE, SITE6, Score, Stream, WAN, WAN6, Weir, address, command,
+    host_counters, ledger_sum, ping, send_frames, succeed, text,
 };
 
 #[test]
@@ -70,7 +70,7 @@ fn frames_that_are_not_ip_cross_byte_for_byte() {
         let capture = Capture::start(to, HOST, "ether src 02:00:00:00:00:77", &path);
         send_frames(from, HOST, &frames);
         let arrived: Vec<Vec<u8>> = capture.finish().into_iter().map(|packet| packet.bytes).collect();
-        assert_eq!(arrived.len(), frames.len(), "{:#}", weir.status());
+        assert_eq!(arrived.len(), frames.len(), "{}", weir.account());
         for (number, (sent, arrived)) in frames.iter().zip(&arrived).enumerate() {
             assert!(sent == arrived, "frame {number} changed:\n{sent:02x?}\n{arrived:02x?}");
         }
@@ -88,10 +88,10 @@ fn tcp_and_udp_of_unmodified_hosts_cross_with_valid_checksums() {
     let weir = gateway.start(&Config::default());
     assert_eq!(weir.status()["ports"][0]["xdp"], "native");
     gateway.warm();
-    exchange(&gateway, &[]);
-    exchange(&gateway, &["-R"]);
-    exchange(&gateway, &["-u", "-b", "20M", "-l", "1200"]);
-    exchange(&gateway, &["-u", "-b", "20M", "-l", "1200", "-R"]);
+    exchange(&gateway, &weir, &[]);
+    exchange(&gateway, &weir, &["-R"]);
+    exchange(&gateway, &weir, &["-u", "-b", "20M", "-l", "1200"]);
+    exchange(&gateway, &weir, &["-u", "-b", "20M", "-l", "1200", "-R"]);
     weir.stop();
 }
 
@@ -102,9 +102,9 @@ fn tcp_and_udp_cross_over_ipv6_too() {
     };
     let weir = gateway.start(&Config::default());
     gateway.warm();
-    exchange(&gateway, &["-6"]);
-    exchange(&gateway, &["-6", "-R"]);
-    exchange(&gateway, &["-6", "-u", "-b", "20M", "-l", "1200"]);
+    exchange(&gateway, &weir, &["-6"]);
+    exchange(&gateway, &weir, &["-6", "-R"]);
+    exchange(&gateway, &weir, &["-6", "-u", "-b", "20M", "-l", "1200"]);
     weir.stop();
 }
 
@@ -124,9 +124,9 @@ fn generic_xdp_forwards_what_native_does() {
         let _said = succeed(host, &["ethtool", "-K", HOST, "tso", "off", "gso", "off"]);
     }
     gateway.warm();
-    exchange(&gateway, &["-u", "-b", "20M", "-l", "1200"]);
-    exchange(&gateway, &[]);
-    exchange(&gateway, &["-6", "-R"]);
+    exchange(&gateway, &weir, &["-u", "-b", "20M", "-l", "1200"]);
+    exchange(&gateway, &weir, &[]);
+    exchange(&gateway, &weir, &["-6", "-R"]);
     weir.stop();
 }
 
@@ -163,13 +163,12 @@ fn two_workers_share_the_flows_and_lose_nothing() {
             stream.start(hosts[0], hosts[1])
         })
         .collect();
-    for stream in streams {
-        let score = stream.finish();
-        assert_eq!(
-            (score.lost(), score.reordered, score.duplicates),
-            (0, 0, 0),
-            "{score:?}"
-        );
+    let scores: Vec<_> = streams.into_iter().map(Running::finish).collect();
+    let lost: u32 = scores.iter().map(Score::lost).sum();
+    let elsewhere = gateway.lost_elsewhere(&weir.status());
+    assert!(u64::from(lost) <= elsewhere, "{scores:?}: {}", weir.account());
+    for score in &scores {
+        assert_eq!((score.reordered, score.duplicates), (0, 0), "{score:?}");
     }
     let status = weir.stop();
     assert_eq!(status["workers"].as_array().unwrap().len(), 2);
@@ -183,7 +182,7 @@ fn two_workers_share_the_flows_and_lose_nothing() {
         assert!(received > 500, "queue {worker} took {received} packets: {status:#}");
         assert_eq!(status["ports"][0]["queues"][worker as usize]["worker"], worker);
     }
-    assert!(ledger_sum(&status, &["forwarded", "packets"]) >= 12_000);
+    assert!(ledger_sum(&status, &["forwarded", "packets"]) + elsewhere >= 12_000);
 }
 
 #[test]
@@ -209,7 +208,7 @@ fn packets_of_the_largest_native_mtu_cross_both_ways() {
         );
         assert!(text(&output).contains("3 received"), "{to}: {}", text(&output));
     }
-    exchange(&gateway, &[]);
+    exchange(&gateway, &weir, &[]);
     let status = weir.stop();
     assert_eq!(ledger_sum(&status, &["dropped", "oversize", "packets"]), 0);
 }
@@ -296,18 +295,34 @@ fn strange_frames(seed: u64) -> Vec<Vec<u8>> {
 }
 
 /// A second of iperf3 over the gateway; no host may have seen a wrong checksum.
-fn exchange(gateway: &Gateway, options: &[&str]) {
+fn exchange(gateway: &Gateway, weir: &Weir, options: &[&str]) {
     let far = if options.contains(&"-6") { WAN6 } else { WAN };
     let options: Vec<&str> = options.iter().copied().filter(|option| *option != "-6").collect();
     let report = iperf3(&gateway.wan, &gateway.site, far, &[&options[..], &["-t", "1"]].concat());
+    let status = weir.status();
+    for ledger in status["ledger"].as_array().unwrap() {
+        assert!(
+            ledger["dropped"].as_object().is_some_and(|reasons| reasons.is_empty()),
+            "{options:?}: {ledger}"
+        );
+    }
     let received = &report["end"][if options.contains(&"-u") { "sum" } else { "sum_received" }];
-    assert!(received["bytes"].as_u64() > Some(1_000_000), "{options:?}: {received}");
+    assert!(received["bytes"].as_u64() > Some(500_000), "{options:?}: {received}");
     if options.contains(&"-u") {
-        let lost = received["lost_percent"].as_f64().unwrap_or(100.0);
-        assert!(lost < 5.0, "{options:?}: {received}");
+        // Of its own losses iperf3 counts those at its own, small receive buffer too.
+        let lost = received["lost_packets"].as_u64().expect("a count");
+        assert!(
+            lost <= gateway.lost_elsewhere(&status),
+            "{options:?}: {received}: {}",
+            weir.account()
+        );
     }
     for host in [&gateway.site, &gateway.wan] {
-        assert_eq!(checksum_errors(host), 0, "{options:?}: a host received wrong checksums");
+        assert_eq!(
+            host_counters(host, "CsumErrors"),
+            0,
+            "{options:?}: a host received wrong checksums"
+        );
     }
 }
 
@@ -330,12 +345,4 @@ fn iperf3(server: &Namespace, client: &Namespace, address: &str, options: &[&str
     let report: Value = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
     assert!(report["error"].is_null(), "iperf3 {options:?}: {}", report["error"]);
     report
-}
-
-/// Packets that the stack of a host refused for their checksum, of all protocols.
-fn checksum_errors(host: &Namespace) -> u64 {
-    let counters = succeed(host, &["nstat", "-a", "-s", "-z"]);
-    let errors = counters.lines().filter(|line| line.contains("CsumErrors"));
-    let values = errors.map(|line| line.split_whitespace().nth(1).expect("a value"));
-    values.map(|value| value.parse::<u64>().expect("a number")).sum()
 }

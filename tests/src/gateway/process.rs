@@ -137,6 +137,21 @@ impl Weir {
         parsed.and_then(Result::ok)
     }
 
+    /// Where packets went, for the message of a test that misses some: the tables of `weir status`, and what the kernel
+    /// counted for each socket.
+    #[must_use]
+    pub fn account(&self) -> String {
+        let tables = super::text(&self.ask(&["status"]));
+        let status = self.status();
+        let queues = status["ports"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|port| &port["queues"]);
+        let sockets: Vec<String> = queues.map(Value::to_string).collect();
+        format!("\n{tables}\n{}", sockets.join("\n"))
+    }
+
     /// Reads statuses until one is as wished, for at most two seconds: counters are published once per turn of a worker.
     ///
     /// # Panics
