@@ -152,7 +152,14 @@ impl Report {
         let mut bytes = Vec::new();
         // Writing to memory cannot fail; a missing source is written into the text by ariadne.
         let _ = report.finish().write(&mut *cache, &mut bytes);
-        for line in String::from_utf8_lossy(&bytes).lines() {
+        let text = String::from_utf8_lossy(&bytes);
+        // The kind is painted by ariadne even where the rest is plain.
+        let text = if colour {
+            text.into_owned()
+        } else {
+            without_escapes(&text)
+        };
+        for line in text.lines() {
             out.push_str(line.trim_end());
             out.push('\n');
         }
@@ -164,6 +171,20 @@ impl Report {
             |source| (source.path.display().to_string(), source.first_line(at)),
         )
     }
+}
+
+/// The text without the escape sequences of colours.
+fn without_escapes(text: &str) -> String {
+    let mut parts = text.split('\u{1b}');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        out.push_str(
+            part.split_once('m')
+                .filter(|(colour, _)| colour.starts_with('['))
+                .map_or(part, |(_, rest)| rest),
+        );
+    }
+    out
 }
 
 impl Diagnostic {

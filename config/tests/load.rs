@@ -31,7 +31,7 @@ fn one(text: &str) -> Result<config::Loaded, Report> {
 #[test]
 fn examples_load_and_show_every_key() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    let loaded = load(&examples.join("weir.toml")).unwrap_or_else(|report| panic!("{report}"));
+    let loaded = load(&examples.join("full/weir.toml")).unwrap_or_else(|report| panic!("{report}"));
     assert_eq!((loaded.config.contracts.len(), loaded.files.len()), (4, 2));
     assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
     assert_eq!(
@@ -41,7 +41,7 @@ fn examples_load_and_show_every_key() {
             burst_bytes: 1_250_000
         }
     );
-    let minimal = std::fs::read_to_string(examples.join("minimal.toml")).unwrap();
+    let minimal = std::fs::read_to_string(examples.join("minimal/weir.toml")).unwrap();
     assert_eq!(one(&minimal).unwrap().config.default_class(), 0);
 
     let text: String = loaded
@@ -271,7 +271,11 @@ fn plain_rendering_is_stable() {
     let report = one(&format!("{BASE}weigth = 2\n")).unwrap_err();
     let text = report.render(false);
     assert!(
-        text.contains("weir.toml:16:1") && text.contains("did you mean `weight`?") && text.is_ascii(),
+        text.contains("weir.toml:16:1")
+            && text.contains("did you mean `weight`?")
+            && text.starts_with("error: ")
+            && text.is_ascii()
+            && !text.contains('\u{1b}'),
         "{text}"
     );
     assert!(report.render(true).contains('\u{1b}'));
@@ -323,4 +327,31 @@ proptest::proptest! {
             proptest::prop_assert!(!report.is_empty() && !report.render(false).is_empty());
         }
     }
+}
+
+#[test]
+fn what_is_probably_not_meant_is_a_warning() {
+    let base = BASE.replace("side = \"wan\"\n", "side = \"wan\"\nrate = \"1 Mbit/s\"\n");
+    let unused = "nonconforming_dscp = \"EF\"\n[[port]]\nname = \"spare\"\ninterface = \"eth3\"\nside = \"site\"\n";
+    let text =
+        format!("{base}{unused}{SERVICE}{CONTRACT}rate = \"2 Mbit/s\"\ncolor_aware = true\nuntil = 2020-01-01\n");
+    let loaded = one(&text).unwrap_or_else(|report| panic!("{report}"));
+    let wanted = [
+        "in no wire",
+        "without `slo`",
+        "whole period",
+        "expired",
+        "colour-aware",
+        "re-marks excess",
+        "promise up to",
+    ];
+    for part in wanted {
+        let found = loaded
+            .warnings
+            .diagnostics()
+            .iter()
+            .any(|found| found.message.contains(part));
+        assert!(found, "{part}\n{}", loaded.warnings);
+    }
+    assert_eq!(loaded.warnings.len(), wanted.len(), "{}", loaded.warnings);
 }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, PcapReaderIterator, create_reader};
+use pcap_parser::traits::PcapReaderIterator;
+use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
 
 /// One captured packet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -140,13 +141,17 @@ impl CaptureReader {
 
     fn read_more(&mut self) -> Result<bool, String> {
         let before = self.reader.data().len();
-        match self.reader.refill() {
-            // At the end of the file the next call says whether that is in the middle of a record.
-            Ok(()) if self.reader.data().len() > before || self.reader.reader_exhausted() => Ok(false),
-            Err(_) => Err("the file cannot be read further".to_owned()),
-            Ok(()) if before < BUFFER_MAX && self.reader.grow(2 * before.max(BUFFER)) => Ok(false),
-            _ => Err(format!("a record is longer than {BUFFER_MAX} bytes")),
+        if self.reader.refill().is_err() {
+            return Err("the file cannot be read further".to_owned());
         }
+        // At the end of the file the next call says whether that is in the middle of a record.
+        if self.reader.data().len() > before || self.reader.reader_exhausted() {
+            return Ok(false);
+        }
+        if before < BUFFER_MAX && self.reader.grow(2 * before.max(BUFFER)) {
+            return Ok(false);
+        }
+        Err(format!("a record is longer than {BUFFER_MAX} bytes"))
     }
 
     fn error(&self, what: String) -> CaptureError {

@@ -133,7 +133,7 @@ impl Compiler {
         insert_segments(&mut classifier, config);
         let next_change = self.insert_contracts(config, &class_ids, at, &mut classifier, &mut entries)?;
 
-        let fresh = entries.slots().filter(|slot| !self.live.contains(slot));
+        let fresh = entries.slots().filter(|slot| self.live.binary_search(slot).is_err());
         self.cells = self.cells.grown(self.slots.len());
         let fresh: Vec<SlotId> = fresh.collect();
         for slot in fresh {
@@ -165,13 +165,12 @@ impl Compiler {
     fn class_ids(&mut self, config: &Config) -> Result<Vec<ClassId>, CompileError> {
         let id = |class: &config::Class| {
             let number = self.classes.number(class.name.clone());
-            if number as usize >= MAX_CLASSES {
-                return Err(CompileError::Classes {
-                    name: class.name.clone(),
-                    number: number as usize + 1,
-                });
-            }
-            Ok(ClassId(number as u8))
+            let ring = u8::try_from(number).ok().and_then(RingId::new);
+            let too_many = || CompileError::Classes {
+                name: class.name.clone(),
+                number: number as usize + 1,
+            };
+            ring.map(ClassId).ok_or_else(too_many)
         };
         config.classes.iter().map(id).collect()
     }
@@ -322,7 +321,7 @@ impl Compiled {
                         region: self.region.clone(),
                         direction: direction_name(*direction).to_owned(),
                         segment: segment.clone(),
-                        rate_bps: meter.profile().committed_rate_bps(),
+                        rate_bps: meter.committed_rate_bps(),
                         tokens,
                         counters,
                     });
@@ -450,7 +449,9 @@ fn order(config: &Config, ids: &[ClassId]) -> Order {
         priority: u16::from(class.priority),
         weight: class.weight,
         // A share too small for a thousandth still keeps the ring from starving.
-        min_share_permille: class.min_share_ppm.map_or(0, |ppm| (ppm / 1_000).clamp(1, 1_000) as u16),
+        min_share_permille: class
+            .min_share_ppm
+            .map_or(0, |ppm| (ppm / 1_000).clamp(1, 1_000) as u16),
     };
     let classes: Vec<ClassOrder> = config.classes.iter().zip(ids).map(class).collect();
     Order::new(&classes)
@@ -459,23 +460,19 @@ fn order(config: &Config, ids: &[ClassId]) -> Order {
 fn profile(meter: &MeterConfig) -> Result<Profile, ProfileError> {
     match *meter {
         MeterConfig::TokenBucket { rate_bps, burst_bytes } => Profile::token_bucket(rate_bps, burst_bytes),
-        MeterConfig::SrTcm {
-            cir_bps,
-            cbs_bytes,
-            ebs_bytes,
-        } => Profile::sr_tcm(cir_bps, cbs_bytes, ebs_bytes),
+        MeterConfig::SrTcm { cir_bps, cbs, ebs } => Profile::sr_tcm(cir_bps, cbs, ebs),
         MeterConfig::TrTcm {
             cir_bps,
-            cbs_bytes,
+            cbs,
             pir_bps,
-            pbs_bytes,
-        } => Profile::tr_tcm(cir_bps, cbs_bytes, pir_bps, pbs_bytes),
+            pbs,
+        } => Profile::tr_tcm(cir_bps, cbs, pir_bps, pbs),
         MeterConfig::TrTcm4115 {
             cir_bps,
-            cbs_bytes,
+            cbs,
             eir_bps,
-            ebs_bytes,
-        } => Profile::tr_tcm_4115(cir_bps, cbs_bytes, eir_bps, ebs_bytes),
+            ebs,
+        } => Profile::tr_tcm_4115(cir_bps, cbs, eir_bps, ebs),
     }
 }
 

@@ -22,7 +22,7 @@ pub enum InterfaceError {
         /// What was tried.
         what: &'static str,
         /// The kernel's answer.
-        cause: std::io::Error,
+        cause: af_xdp::Error,
     },
 }
 
@@ -77,7 +77,7 @@ impl Interface {
         let mtu = device::mtu(name).map_err(refused("read its MTU"))?;
         let driver = device::driver(name).unwrap_or_else(|_| "unknown".to_owned());
         let queues = device::channels(name).map_err(refused("count its queues"))?.receiving();
-        device::set_up(name).map_err(refused("set it up"))?;
+        device::set_up(name, true).map_err(refused("set it up"))?;
         // XDP does not make an interface promiscuous, and a wire must carry packets for other people's addresses.
         let promiscuous = device::Promiscuous::hold(index).map_err(refused("make it promiscuous"))?;
         let mut switched_off = Vec::new();

@@ -11,6 +11,8 @@ use crate::units::{parse_fraction, parse_percent};
 pub(super) struct Classes<'t> {
     pub(super) names: Names<'t>,
     pub(super) classes: Vec<Class>,
+    /// Of what excess is re-marked to, or else the header; one for each class.
+    pub(super) mark_places: Vec<At>,
 }
 
 /// Who took a code point first: the class's name and the place.
@@ -33,13 +35,13 @@ pub(super) fn classes<'t>(base: &Table<'t>, out: &mut Classes<'t>, log: &mut Log
         let red_dscp = take("red_dscp", false, log);
         let pcp = take("pcp", true, log);
         (class.dscp, class.yellow_dscp, class.red_dscp, class.pcp) = (dscp, yellow_dscp, red_dscp, pcp);
-        if let Some(value) = table.get("default").filter(|_| class.default) {
-            if let Some(first) = default.replace(value.at) {
-                let problem = Problem::new(value.at, "two classes are the default")
-                    .label("again")
-                    .also(first, "first here");
-                log.error(problem.help("leave `default = true` in one class"));
-            }
+        if let Some(value) = table.get("default").filter(|_| class.default)
+            && let Some(first) = default.replace(value.at)
+        {
+            let problem = Problem::new(value.at, "two classes are the default")
+                .label("again")
+                .also(first, "first here");
+            log.error(problem.help("leave `default = true` in one class"));
         }
         share_ppm += u64::from(class.min_share_ppm.unwrap_or(0));
         if let Some(value) = table.get("min_share").filter(|_| share_ppm > 1_000_000) {
@@ -50,6 +52,8 @@ pub(super) fn classes<'t>(base: &Table<'t>, out: &mut Classes<'t>, log: &mut Log
             log.error(problem.label("too much with this one").help("lower some of them"));
         }
         out.classes.push(class);
+        out.mark_places
+            .push(table.get("nonconforming_dscp").map_or(table.at, |value| value.at));
     }
     if out.classes.is_empty() {
         let problem = Problem::new(base.at, "a box has at least one class, here is none");

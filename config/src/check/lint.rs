@@ -7,23 +7,41 @@ use crate::diagnostic::{At, Log, Problem};
 use crate::types::{Action, Config, Contract, Direction, Side};
 use crate::units::format_rate;
 
-pub(super) fn lint(config: &Config, places: &[At], port_places: &[At], top: At, log: &mut Log) {
+/// Where the things stand, by index.
+pub(super) struct Places {
+    pub(super) contracts: Vec<At>,
+    pub(super) ports: Vec<At>,
+    pub(super) marks: Vec<At>,
+}
+
+/// A property that many contracts may have: what it is, how to mend it, and the test.
+type Grouped<'a> = (&'static str, &'static str, &'a dyn Fn(&Contract) -> bool);
+
+pub(super) fn lint(config: &Config, places: &Places, log: &mut Log) {
     for (index, port) in config.ports.iter().enumerate() {
         if !config.wires.iter().any(|wire| wire.site == index || wire.wan == index)
-            && let Some(&at) = port_places.get(index)
+            && let Some(&at) = places.ports.get(index)
         {
             let problem = Problem::new(at, format!("port \"{}\" is in no wire", port.name)).label("unused");
             log.warning(problem.help("add a [[wire]] that names it, or remove it"));
         }
     }
     let now = Timestamp::now();
-    let grouped: [(&str, &str, &dyn Fn(&Contract) -> bool); 4] = [
+    let grouped: [Grouped<'_>; 5] = [
         ("without `slo`", "add such as slo = \"99.98 %\"", &|contract| {
             contract.slo_ppm.is_none()
         }),
         ("without a whole period", "add `from` and `until`", &|contract| {
             contract.from.is_none() || contract.until.is_none()
         }),
+        (
+            "colour-aware in a class without `yellow_dscp` and `red_dscp`",
+            "every packet of the class arrives green: list the DSCPs of the other colours, or leave `color_aware` out",
+            &|contract| {
+                let class = &config.classes[contract.class];
+                contract.color_aware && class.yellow_dscp.is_empty() && class.red_dscp.is_empty()
+            },
+        ),
         (
             "expired",
             "renew `until`, or remove what is no longer wanted",
@@ -38,10 +56,10 @@ pub(super) fn lint(config: &Config, places: &[At], port_places: &[At], top: At, 
         ),
     ];
     for (what, help, found) in grouped {
-        group(config, places, what, help, found, log);
+        group(config, &places.contracts, what, help, found, log);
     }
-    marks(config, top, log);
-    wan_sum(config, top, log);
+    marks(config, &places.marks, log);
+    wan_sum(config, &places.ports, log);
 }
 
 fn group(config: &Config, places: &[At], what: &str, help: &str, found: &dyn Fn(&Contract) -> bool, log: &mut Log) {
@@ -83,9 +101,11 @@ fn show(config: &Config, contract: &Contract) -> String {
 }
 
 /// Re-marked packets that a second weir would take for conforming ones.
-fn marks(config: &Config, top: At, log: &mut Log) {
+fn marks(config: &Config, places: &[At], log: &mut Log) {
     for (index, class) in config.classes.iter().enumerate() {
-        let Some(mark) = class.nonconforming_dscp else { continue };
+        let (Some(mark), Some(&at)) = (class.nonconforming_dscp, places.get(index)) else {
+            continue;
+        };
         let takes = |(other, candidate): &(usize, &crate::types::Class)| {
             let coloured = candidate.yellow_dscp.contains(&mark) || candidate.red_dscp.contains(&mark);
             candidate.dscp.contains(&mark) || (*other != index && coloured)
@@ -98,7 +118,7 @@ fn marks(config: &Config, top: At, log: &mut Log) {
                 other.name
             );
             log.warning(
-                Problem::new(top, message)
+                Problem::new(at, message)
                     .help("a second weir on the way would meter it again: choose a DSCP that no class lists"),
             );
         }
@@ -107,15 +127,18 @@ fn marks(config: &Config, top: At, log: &mut Log) {
                 "class \"{}\" re-marks excess to LE (RFC 8622): others may starve it altogether",
                 class.name
             );
-            log.note(Problem::new(top, message));
+            log.note(Problem::new(at, message));
         }
     }
 }
 
 /// The most that egress contracts promise at one time, against what the wan ports carry.
-fn wan_sum(config: &Config, top: At, log: &mut Log) {
+fn wan_sum(config: &Config, places: &[At], log: &mut Log) {
     let wires = config.wires.iter().map(|wire| config.ports[wire.wan].rate_bps);
     let Some(carried) = wires.sum::<Option<u64>>() else {
+        return;
+    };
+    let Some(&at) = config.wires.first().and_then(|wire| places.get(wire.wan)) else {
         return;
     };
     let here = |contract: &&Contract| contract.region == config.region && contract.direction == Direction::Egress;
@@ -144,7 +167,7 @@ fn wan_sum(config: &Config, top: At, log: &mut Log) {
             format_rate(carried)
         );
         log.warning(
-            Problem::new(top, message)
+            Problem::new(at, message)
                 .help("conforming traffic may be lost: lower the contracts or raise the port `rate`"),
         );
     }

@@ -21,6 +21,7 @@ pub(crate) fn check(base: Option<Table<'_>>, drop_ins: &[Table<'_>], whole: bool
     let mut classes = class::Classes {
         names: Names::new("class", whole),
         classes: Vec::new(),
+        mark_places: Vec::new(),
     };
     let mut boxed = None;
     if let Some(base) = base {
@@ -56,7 +57,15 @@ pub(crate) fn check(base: Option<Table<'_>>, drop_ins: &[Table<'_>], whole: bool
         services,
         contracts,
     };
-    lint::lint(&config, &places, &found.port_places, base?.at, log);
+    lint::lint(
+        &config,
+        &lint::Places {
+            contracts: places,
+            ports: found.port_places,
+            marks: classes.mark_places,
+        },
+        log,
+    );
     Some(config)
 }
 

@@ -115,7 +115,9 @@ fn name<'t>(table: &Table<'t>, example: &str, names: &mut Names<'t>, index: usiz
 
 /// Which endpoint holds which ports of which prefix: by first port, the last port, the service and the place.
 #[derive(Default)]
-struct Taken(HashMap<(IpNet, Option<Protocol>), BTreeMap<u16, (u16, usize, At)>>);
+struct Taken(HashMap<(IpNet, Option<Protocol>), Held>);
+
+type Held = BTreeMap<u16, (u16, usize, At)>;
 
 impl Taken {
     /// Takes the ports of an endpoint; answers with the service and place that already has some of them.

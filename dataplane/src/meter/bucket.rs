@@ -82,6 +82,10 @@ impl Bucket {
         Self(Word::new(State::FRESH.pack()))
     }
 
+    pub(super) fn refresh(&self) {
+        self.0.store(State::FRESH.pack());
+    }
+
     /// Takes `need` if the bucket holds it at `now`: "takes nothing" is the literal truth of a failure, which stores
     /// nothing. The refill it has computed is not lost, because filling up to one instant and then to a later one gives
     /// what filling at once gives.

@@ -102,6 +102,12 @@ impl Buckets {
             second: Bucket::fresh(),
         }
     }
+
+    /// Full again: for a contract that was away for some time and comes back.
+    pub fn reset(&self) {
+        self.committed.refresh();
+        self.second.refresh();
+    }
 }
 
 impl Default for Buckets {
@@ -115,6 +121,12 @@ impl Meter {
     #[must_use]
     pub fn new(profile: Profile, color_aware: bool) -> Self {
         Self { profile, color_aware }
+    }
+
+    /// The committed rate in bit/s.
+    #[must_use]
+    pub fn committed_rate_bps(&self) -> u64 {
+        self.profile.committed.rate_bps
     }
 
     /// The colour of a packet of `bytes` (of the counted layer) that came at `now` with the colour `arrived`; takes from

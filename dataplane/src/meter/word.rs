@@ -27,6 +27,11 @@ mod cell {
             self.0.load(Ordering::Acquire)
         }
 
+        /// Stores `new` whatever the word holds: for setting up, not for taking.
+        pub(crate) fn store(&self, new: u128) {
+            self.0.store(new, Ordering::Release);
+        }
+
         /// Stores `new` if the word still holds `current`; otherwise the error is what it holds. Never fails
         /// spuriously, so a failure means that another worker has got on: the loops above are lock-free.
         #[inline]
@@ -66,6 +71,10 @@ mod cell {
 
         pub(crate) fn load(&self) -> u128 {
             *self.step()
+        }
+
+        pub(crate) fn store(&self, new: u128) {
+            *self.step() = new;
         }
 
         pub(crate) fn compare_exchange(&self, current: u128, new: u128) -> Result<(), u128> {
