@@ -46,6 +46,8 @@ enum Forwarder {
 struct Topology {
     generator: Namespace,
     gateway: Namespace,
+    /// Where the sink is; held, because a namespace that nobody holds is gone.
+    _end: Namespace,
     flood_index: u32,
     sink: Sink,
 }
@@ -106,6 +108,7 @@ impl Topology {
         Ok(Self {
             generator,
             gateway,
+            _end: end,
             flood_index,
             sink,
         })
@@ -206,7 +209,10 @@ fn with_weir(flood: impl FnOnce() -> Result<[f64; 2], Error>) -> Result<([f64; 2
         conforming += contract.counters.conforming.packets;
         nonconforming += contract.counters.nonconforming.packets;
     }
-    Ok((rates?, nonconforming as f64 / (conforming + nonconforming).max(1) as f64))
+    Ok((
+        rates?,
+        nonconforming as f64 / (conforming + nonconforming).max(1) as f64,
+    ))
 }
 
 /// Weir's share of the bare rate: of the medians, and the median over the rounds.
@@ -235,7 +241,11 @@ fn print_table(measured: &[Measured], window: Duration) {
             println!("| {frame_len} B | {name} | {median:.3} | {min:.3} | {max:.3} | {ratio} |");
         };
         row("bare", &measured.bare_mpps, "1 | 1");
-        row("weir", &measured.weir_mpps, &format!("{of_medians:.3} | {median_of:.3}"));
+        row(
+            "weir",
+            &measured.weir_mpps,
+            &format!("{of_medians:.3} | {median_of:.3}"),
+        );
     }
     println!();
     for measured in measured {

@@ -132,7 +132,9 @@ impl MemoryLane {
                 return Err(format!("{} of {PASS} packets did not come out", PASS - number).into());
             };
             let flow = self.random.below(FLOWS as u32) as usize;
-            self.umem.bytes_mut(&mut packet.frame).copy_from_slice(&self.packets[flow]);
+            self.umem
+                .bytes_mut(&mut packet.frame)
+                .copy_from_slice(&self.packets[flow]);
             self.arrive(packet);
         }
         Ok(())

@@ -42,7 +42,12 @@ pub struct Flow {
 pub type FlowBytes = [u8; 12];
 
 /// Name, priority and DSCP of the classes.
-const CLASSES: [(&str, u8, u8); 4] = [("gold", 1, 46), ("silver", 2, 26), ("bronze", 3, 10), ("standard", 7, 0)];
+const CLASSES: [(&str, u8, u8); 4] = [
+    ("gold", 1, 46),
+    ("silver", 2, 26),
+    ("bronze", 3, 10),
+    ("standard", 7, 0),
+];
 
 /// The DSCP of excess, by class.
 const NONCONFORMING_DSCP: [u8; 4] = [45, 25, 9, 1];
@@ -135,12 +140,16 @@ fn contracts() -> String {
     let mut text = String::new();
     for service in 0..SERVICES {
         let class = CLASSES[class_of(service)].0;
-        let rate = if is_wide(service) { "10 Gbit/s" } else { "100 kbit/s" };
+        let grant = if is_wide(service) {
+            "rate = \"10 Gbit/s\""
+        } else {
+            "rate = \"8 kbit/s\"\nburst = 1500"
+        };
         let _written = write!(
             text,
             "[[service]]\nname = \"service-{service}\"\nendpoints = [\"10.{}.{}.0/24\"]\n\
              [[contract]]\nservice = \"service-{service}\"\nclass = \"{class}\"\nregion = \"here\"\ndirection = \"egress\"\n\
-             rate = \"{rate}\"\n",
+             {grant}\n",
             service / 256,
             service % 256,
         );
