@@ -149,7 +149,7 @@ struct Workers {
     /// Packets taken together. Default 64.
     #[schemars(range(min = 1, max = 64))]
     batch: Option<u8>,
-    /// Default "adaptive".
+    /// Default "busy".
     poll: Option<Poll>,
 }
 

@@ -141,7 +141,7 @@ pub struct Workers {
     pub cpus: Vec<usize>,
     /// Packets taken together, 1 to 64; default 64.
     pub batch: usize,
-    /// How they wait; default adaptive.
+    /// How they wait; default busy.
     pub poll: Poll,
 }
 
@@ -149,9 +149,9 @@ pub struct Workers {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Poll {
     /// Never sleeps: lowest latency, a whole CPU.
-    Busy,
-    /// Sleeps when idle.
     #[default]
+    Busy,
+    /// Sleeps when idle: for boxes that share their CPUs.
     Adaptive,
 }
 

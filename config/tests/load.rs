@@ -31,7 +31,7 @@ fn one(text: &str) -> Result<config::Loaded, Report> {
 #[test]
 fn examples_load_and_show_every_key() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    let loaded = load(&examples.join("weir.toml")).unwrap_or_else(|report| panic!("{report}"));
+    let loaded = load(&examples.join("full/weir.toml")).unwrap_or_else(|report| panic!("{report}"));
     assert_eq!((loaded.config.contracts.len(), loaded.files.len()), (4, 2));
     assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
     assert_eq!(
@@ -41,7 +41,7 @@ fn examples_load_and_show_every_key() {
             burst_bytes: 1_250_000
         }
     );
-    let minimal = std::fs::read_to_string(examples.join("minimal.toml")).unwrap();
+    let minimal = std::fs::read_to_string(examples.join("minimal/weir.toml")).unwrap();
     assert_eq!(one(&minimal).unwrap().config.default_class(), 0);
 
     let text: String = loaded

@@ -3,7 +3,7 @@
 //! Services, classes and contracts keep their numbers from one table to the next, because buckets, counters, packets in
 //! rings and remembered fragments refer to them across a reload. The [`Compiler`] remembers those numbers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -81,6 +81,8 @@ pub struct Compiled {
     pub next_change: Option<Timestamp>,
     region: String,
     entries: Vec<(SlotKey, ContractIndex)>,
+    /// How many of the last entries are contracts outside their period.
+    idle: usize,
 }
 
 /// Compiles the configurations of one process, one after the other.
@@ -133,14 +135,16 @@ impl Compiler {
         insert_segments(&mut classifier, config);
         let next_change = self.insert_contracts(config, &class_ids, at, &mut classifier, &mut entries)?;
 
-        let fresh = entries.slots().filter(|slot| self.live.binary_search(slot).is_err());
+        let fresh = entries
+            .live_slots()
+            .filter(|slot| self.live.binary_search(slot).is_err());
         self.cells = self.cells.grown(self.slots.len());
         let fresh: Vec<SlotId> = fresh.collect();
         for slot in fresh {
             // A contract that was away and comes back starts full, like a new one.
             self.cells.buckets(slot).reset();
         }
-        self.live = entries.slots().collect();
+        self.live = entries.live_slots().collect();
         self.live.sort_unstable();
         self.generation += 1;
         let table = ContractTable {
@@ -159,6 +163,7 @@ impl Compiler {
             next_change,
             region: config.region.clone(),
             entries: entries.keys,
+            idle: entries.idle,
         })
     }
 
@@ -233,51 +238,75 @@ impl Compiler {
         classifier: &mut Classifier,
         entries: &mut Entries,
     ) -> Result<Option<Timestamp>, CompileError> {
-        let mut next_change: Option<Timestamp> = None;
-        for contract in config
-            .contracts
-            .iter()
-            .filter(|contract| contract.region == config.region)
-        {
-            let coming = [contract.from, contract.until]
-                .into_iter()
-                .flatten()
-                .filter(|&change| change > at);
-            next_change = coming.chain(next_change).min();
-            let begun = contract.from.is_none_or(|from| from <= at);
-            let ended = contract.until.is_some_and(|until| until <= at);
-            if !begun || ended {
-                continue;
-            }
-            let service = &config.services[contract.service];
-            let class = &config.classes[contract.class];
-            let direction = match contract.direction {
-                config::Direction::Egress => Direction::Egress,
-                config::Direction::Ingress => Direction::Ingress,
-            };
-            let profile = profile(&contract.meter).map_err(|cause| CompileError::Profile {
-                service: service.name.clone(),
-                class: class.name.clone(),
-                cause,
-            })?;
-            let judge = Judge::Meter(Meter::new(profile, contract.color_aware));
-            let class_id = class_ids[contract.class];
-            let slot_key = SlotKey::Contract {
-                service: service.name.clone(),
-                class: class.name.clone(),
-                direction,
-                segment: contract.segment.map(|segment| config.segments[segment].name.clone()),
-            };
-            let index = entries.add(self, slot_key, judge, action(contract.action), marking(class), class_id);
-            let key = ContractKey {
-                service: ServiceId(self.services.number(service.name.clone())),
-                class: class_id,
-                direction,
-                segment: contract.segment.map(|segment| SegmentId(segment as u32)),
-            };
+        let of_region = || {
+            config
+                .contracts
+                .iter()
+                .filter(|contract| contract.region == config.region)
+        };
+        for contract in of_region().filter(|contract| contract.valid_at(at)) {
+            let (slot_key, key) = self.contract_keys(config, class_ids, contract);
+            let index = self.add_contract(config, class_ids, contract, slot_key, entries)?;
             classifier.insert_contract(key, index);
         }
-        Ok(next_change)
+        // Contracts outside their period judge nothing, but what they did is still reported.
+        for contract in of_region().filter(|contract| !contract.valid_at(at)) {
+            let (slot_key, _) = self.contract_keys(config, class_ids, contract);
+            if !entries.slots.contains(&SlotId(self.slots.number(slot_key.clone()))) {
+                self.add_contract(config, class_ids, contract, slot_key, entries)?;
+                entries.idle += 1;
+            }
+        }
+        let changes = of_region()
+            .flat_map(|contract| [contract.from, contract.until])
+            .flatten();
+        Ok(changes.filter(|&change| change > at).min())
+    }
+
+    /// What a contract's state is known by, and what packets look it up by.
+    fn contract_keys(
+        &mut self,
+        config: &Config,
+        class_ids: &[ClassId],
+        contract: &config::Contract,
+    ) -> (SlotKey, ContractKey) {
+        let service = &config.services[contract.service].name;
+        let direction = match contract.direction {
+            config::Direction::Egress => Direction::Egress,
+            config::Direction::Ingress => Direction::Ingress,
+        };
+        let slot_key = SlotKey::Contract {
+            service: service.clone(),
+            class: config.classes[contract.class].name.clone(),
+            direction,
+            segment: contract.segment.map(|segment| config.segments[segment].name.clone()),
+        };
+        let key = ContractKey {
+            service: ServiceId(self.services.number(service.clone())),
+            class: class_ids[contract.class],
+            direction,
+            segment: contract.segment.map(|segment| SegmentId(segment as u32)),
+        };
+        (slot_key, key)
+    }
+
+    fn add_contract(
+        &mut self,
+        config: &Config,
+        class_ids: &[ClassId],
+        contract: &config::Contract,
+        slot_key: SlotKey,
+        entries: &mut Entries,
+    ) -> Result<ContractIndex, CompileError> {
+        let class = &config.classes[contract.class];
+        let profile = profile(&contract.meter).map_err(|cause| CompileError::Profile {
+            service: config.services[contract.service].name.clone(),
+            class: class.name.clone(),
+            cause,
+        })?;
+        let judge = Judge::Meter(Meter::new(profile, contract.color_aware));
+        let class_id = class_ids[contract.class];
+        Ok(entries.add(self, slot_key, judge, action(contract.action), marking(class), class_id))
     }
 
     fn port_rates(&self, config: &Config) -> Result<Box<[Option<ShaperRate>]>, CompileError> {
@@ -297,7 +326,8 @@ impl Compiled {
     #[must_use]
     pub fn traffic(&self, now: Option<Nanos>) -> TrafficReport {
         let mut report = TrafficReport::default();
-        for (key, index) in &self.entries {
+        let active = self.entries.len() - self.idle;
+        for (number, (key, index)) in self.entries.iter().enumerate() {
             let contract = self.table.contract(*index);
             let counters = Counters::read(&self.table.cells, contract.slot);
             match key {
@@ -321,6 +351,7 @@ impl Compiled {
                         region: self.region.clone(),
                         direction: direction_name(*direction).to_owned(),
                         segment: segment.clone(),
+                        active: number < active,
                         rate_bps: meter.committed_rate_bps(),
                         tokens,
                         counters,
@@ -348,6 +379,9 @@ impl Compiled {
 struct Entries {
     contracts: Vec<Contract>,
     keys: Vec<(SlotKey, ContractIndex)>,
+    slots: HashSet<SlotId>,
+    /// How many at the end are contracts outside their period.
+    idle: usize,
 }
 
 impl Entries {
@@ -370,11 +404,15 @@ impl Entries {
             slot,
         });
         self.keys.push((key, index));
+        self.slots.insert(slot);
         index
     }
 
-    fn slots(&self) -> impl Iterator<Item = SlotId> {
-        self.contracts.iter().map(|contract| contract.slot)
+    /// The cells of what judges packets under this table.
+    fn live_slots(&self) -> impl Iterator<Item = SlotId> {
+        self.contracts[..self.contracts.len() - self.idle]
+            .iter()
+            .map(|contract| contract.slot)
     }
 }
 

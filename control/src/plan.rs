@@ -282,8 +282,6 @@ pub fn build_worker(
     let umem_config = UmemConfig {
         frame_count,
         frame_size: plan.frame_size,
-        // Room for the request to fill in a checksum, which lies before the packet.
-        tx_metadata: true,
         ..UmemConfig::default()
     };
     let umem = Umem::new(&umem_config);

@@ -95,6 +95,8 @@ pub struct ContractReport {
     pub direction: String,
     /// Far segment, if the contract names one.
     pub segment: Option<String>,
+    /// Whether it is within its period; outside it judges nothing.
+    pub active: bool,
     /// Committed rate in bit/s of the counted layer.
     pub rate_bps: u64,
     /// Tokens in the committed bucket and, if the meter has two, the second, in bytes.

@@ -62,9 +62,7 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         let _asked = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM);
     }
     let loaded = config::load(&options.config).map_err(StartError::Config)?;
-    for line in loaded.warnings.render(false).lines() {
-        tracing::warn!("{line}");
-    }
+    log_warnings(&loaded.warnings);
     let mut appliance = Appliance::start(&options.config, loaded)?;
     let (calls, requests) = bounded(16);
     let socket = ControlSocket::listen(&options.socket, calls);
@@ -141,10 +139,8 @@ fn serve(appliance: &mut Appliance, signals: &Receiver<i32>, requests: &Receiver
 fn reload(appliance: &mut Appliance) -> Response {
     match appliance.reload() {
         Ok((generation, warnings)) => {
+            log_warnings(&warnings);
             let warnings = warnings.render(false);
-            for line in warnings.lines() {
-                tracing::warn!("{line}");
-            }
             tracing::info!("reloaded: table {generation} is live on every worker");
             Response::Reloaded { generation, warnings }
         }
@@ -156,6 +152,13 @@ fn reload(appliance: &mut Appliance) -> Response {
             tracing::error!("reload refused, the running table goes on:\n{reason}");
             Response::Refused { reason }
         }
+    }
+}
+
+/// One line each: `weir check` shows them at length.
+fn log_warnings(warnings: &config::Report) {
+    for warning in warnings.diagnostics() {
+        tracing::warn!("{}:{}: {}", warning.file.display(), warning.line, warning.message);
     }
 }
 

@@ -212,12 +212,17 @@ pub fn write_contracts(out: &mut String, traffic: &TrafficReport) -> std::fmt::R
             Some(segment) => format!("{}>{segment}", contract.service),
             None => contract.service.clone(),
         };
+        let entitled = if contract.active {
+            bits(contract.rate_bps)
+        } else {
+            "(not now)".to_owned()
+        };
         write_row(
             out,
             &name,
             &contract.class,
             &contract.direction,
-            &bits(contract.rate_bps),
+            &entitled,
             &contract.counters,
         )?;
     }
@@ -311,6 +316,7 @@ mod tests {
             region: "atn".into(),
             direction: "ingress".into(),
             segment: Some("elsewhere".into()),
+            active: true,
             rate_bps: 399_999_999_999,
             tokens: None,
             counters: Counters {

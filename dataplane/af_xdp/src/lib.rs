@@ -65,3 +65,19 @@ pub use shared_array::SharedArray;
 pub use socket::Socket;
 pub use statistics::Statistics;
 pub use umem::Umem;
+
+/// The code of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+// A worker may take its sockets and frames along to its thread, and threads may share the memory.
+const _: () = {
+    const fn sendable<T: Send>() {}
+    const fn shareable<T: Send + Sync>() {}
+    sendable::<Socket>();
+    shareable::<Umem>();
+    shareable::<Frame>();
+    shareable::<SharedArray>();
+    shareable::<Error>();
+};

@@ -270,6 +270,15 @@ impl Socket {
         Statistics::read(self.fd())
     }
 
+    /// An error the kernel has noted about this socket, as errno; reading it takes it away. ENETDOWN here means that the
+    /// interface has been deleted: it shows nowhere else on a socket that only receives. One system call.
+    #[must_use]
+    pub fn take_error(&self) -> Option<i32> {
+        sys::get_option(self.fd(), libc::SOL_SOCKET, libc::SO_ERROR, 0i32)
+            .ok()
+            .filter(|&errno| errno != 0)
+    }
+
     /// The driver reads and writes the UMEM itself (`XDP_OPTIONS_ZEROCOPY`).
     #[must_use]
     pub fn is_zero_copy(&self) -> bool {

@@ -151,6 +151,10 @@ impl Program {
             .override_global("fail_open", &fail_open, true)
             .load(OBJECT)
             .map_err(|error| ProgramError::Load { cause: chain(&error) })?;
+        // The program refers to its maps by file descriptor until the kernel has it: load it before any of them is closed.
+        xdp_program(&mut ebpf)?
+            .load()
+            .map_err(|error| ProgramError::Load { cause: chain(&error) })?;
         let sockets = XskMap::try_from(take_map(&mut ebpf, "sockets")?).map_err(|e| map_error("sockets", &e))?;
         let counters =
             PerCpuArray::try_from(take_map(&mut ebpf, "counters")?).map_err(|e| map_error("counters", &e))?;
@@ -203,16 +207,7 @@ impl Program {
         interface_index: u32,
         wanted: Option<XdpMode>,
     ) -> Result<Attached, ProgramError> {
-        let program: &mut Xdp = self
-            .ebpf
-            .program_mut("weir")
-            .and_then(|program| program.try_into().ok())
-            .ok_or_else(|| ProgramError::Load {
-                cause: "the object holds no XDP program `weir`".into(),
-            })?;
-        program
-            .load()
-            .map_err(|error| ProgramError::Load { cause: chain(&error) })?;
+        let program = xdp_program(&mut self.ebpf)?;
         let modes: &[XdpMode] = match wanted {
             Some(XdpMode::Native) => &[XdpMode::Native],
             Some(XdpMode::Generic) => &[XdpMode::Generic],
@@ -266,6 +261,13 @@ impl Attached {
             dropped_no_socket: read(2)?,
         })
     }
+}
+
+fn xdp_program(ebpf: &mut Ebpf) -> Result<&mut Xdp, ProgramError> {
+    let program = ebpf.program_mut("weir").and_then(|program| program.try_into().ok());
+    program.ok_or_else(|| ProgramError::Load {
+        cause: "the object holds no XDP program `weir`".into(),
+    })
 }
 
 fn attach_first(

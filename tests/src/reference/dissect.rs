@@ -132,17 +132,25 @@ fn ipv6(packet: &[u8]) -> Option<IpPacket> {
     let packet = &packet[..total_bytes];
     let mut protocol = packet[6];
     let mut offset = 40;
-    let mut fragment = None;
+    let mut fragment: Option<Fragment> = None;
     let mut headers = 0;
-    while let Some(length) = extension_header_bytes(protocol, packet.get(offset..)?) {
+    // The IP header is good, so the packet has addresses and a class, wherever its chain of headers leads. A chain that
+    // is cut off, too long, or fragmented twice only hides the ports.
+    let mut broken = false;
+    while is_extension_header(protocol) {
+        let rest = packet.get(offset..).unwrap_or(&[]);
         headers += 1;
-        if headers > EXTENSION_HEADERS_MAX || packet.len() < offset + length? {
-            return None;
-        }
-        let header = &packet[offset..offset + length?];
+        let length = extension_header_bytes(protocol, rest).filter(|length| *length <= rest.len());
+        let Some(length) =
+            length.filter(|_| headers <= EXTENSION_HEADERS_MAX && !(protocol == 44 && fragment.is_some()))
+        else {
+            broken = true;
+            break;
+        };
+        let header = &rest[..length];
         let kind = protocol;
         protocol = header[0];
-        offset += length?;
+        offset += length;
         if kind == 44 {
             let offset_and_more = u16_at(header, 2)?;
             let (is_first, more) = (offset_and_more & 0xfff8 == 0, offset_and_more & 1 != 0);
@@ -164,7 +172,7 @@ fn ipv6(packet: &[u8]) -> Option<IpPacket> {
         source: ipv6_address(&packet[8..24]),
         destination: ipv6_address(&packet[24..40]),
         protocol,
-        ports: if is_later {
+        ports: if is_later || broken {
             None
         } else {
             ports(protocol, &packet[offset..])
@@ -173,18 +181,21 @@ fn ipv6(packet: &[u8]) -> Option<IpPacket> {
     })
 }
 
-/// `None`: not an extension header. `Some(None)`: one whose length cannot be read. Else its length in bytes.
-fn extension_header_bytes(protocol: u8, rest: &[u8]) -> Option<Option<usize>> {
-    let length_field = rest.get(1).map(|&length| usize::from(length));
-    match protocol {
-        // Hop-by-hop, routing, destination options, mobility, HIP, shim6: 8-byte units, the first not counted.
-        0 | 43 | 60 | 135 | 139 | 140 => Some(length_field.map(|length| (length + 1) * 8)),
+fn is_extension_header(protocol: u8) -> bool {
+    matches!(protocol, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140)
+}
+
+/// Length of the extension header in bytes; `None` when it cannot be read.
+fn extension_header_bytes(protocol: u8, rest: &[u8]) -> Option<usize> {
+    let length = usize::from(*rest.get(1)?);
+    Some(match protocol {
         // The fragment header has one size.
-        44 => Some(Some(8)),
+        44 => 8,
         // Authentication header, RFC 4302 section 2.2: 4-byte units, minus 2.
-        51 => Some(length_field.map(|length| (length + 2) * 4)),
-        _ => None,
-    }
+        51 => (length + 2) * 4,
+        // Hop-by-hop, routing, destination options, mobility, HIP, shim6: 8-byte units, the first not counted.
+        _ => (length + 1) * 8,
+    })
 }
 
 fn ports(protocol: u8, payload: &[u8]) -> Option<(u16, u16)> {

@@ -32,19 +32,16 @@ impl Shared {
                 NonNull::from(&self.flags),
                 entries,
                 size,
-                Arc::new(Keep(self.clone())),
+                self.clone(),
             )
         }
     }
 }
 
-/// Keeps the shared part alive behind `dyn Any`.
-struct Keep(#[expect(dead_code, reason = "held, not read")] Arc<Shared>);
-
 // SAFETY: the entries are handed over through the positions, as RingMemory promises for itself.
-unsafe impl Send for Keep {}
+unsafe impl Send for Shared {}
 // SAFETY: as above.
-unsafe impl Sync for Keep {}
+unsafe impl Sync for Shared {}
 
 #[cfg(not(loom))]
 mod model {

@@ -5,6 +5,7 @@
 #[path = "../../examples/support/mod.rs"]
 pub(crate) mod support;
 
+use std::io::Write;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use support::{Attach, Redirect};
 pub(crate) fn in_namespace(name: &str, test: impl FnOnce() + Send + 'static) {
     // SAFETY: geteuid has no arguments and cannot fail.
     if unsafe { libc::geteuid() } != 0 {
-        eprintln!("SKIPPED (needs root): {name}");
+        skipped("needs root", name);
         return;
     }
     let body = move || {
@@ -30,6 +31,11 @@ pub(crate) fn in_namespace(name: &str, test: impl FnOnce() + Send + 'static) {
     if let Err(panic) = thread::spawn(body).join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// Says so on the standard error itself, which the test harness does not swallow.
+pub(crate) fn skipped(why: &str, name: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED ({why}): {name}");
 }
 
 /// Runs `ip` in this thread's namespace.

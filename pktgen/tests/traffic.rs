@@ -1,0 +1,209 @@
+//! Transmitter and receiver over veth, against the kernel and against tshark. Needs root; without it every test is
+//! skipped and says so.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use dataplane::clock::{Clock, MonotonicClock, Nanos};
+use pktgen::flow::{Stream, Vlan};
+use pktgen::lab::{Namespace, VethEnd, links, privileged};
+use pktgen::receive::Receiver;
+use pktgen::transmit::Transmitter;
+
+fn skipped(test: &str) -> bool {
+    match privileged() {
+        Ok(()) => false,
+        Err(error) => {
+            eprintln!("SKIPPED {test}: {error}");
+            true
+        }
+    }
+}
+
+fn streams() -> Vec<Stream> {
+    let gold = Stream {
+        id: 1,
+        source: "10.1.0.0/16".parse().unwrap(),
+        destination: "198.51.100.0/24".parse().unwrap(),
+        source_ports: 1024..=65535,
+        destination_ports: 443..=443,
+        dscp: 46,
+        frame_bytes: 1514,
+        flows: 1000,
+        vlan: None,
+        source_mac: [2, 0, 0, 0, 0, 1],
+        destination_mac: [2, 0, 0, 0, 0, 2],
+        rate_bps: 20_000_000,
+    };
+    let small = Stream {
+        id: 2,
+        dscp: 0,
+        frame_bytes: 60,
+        rate_bps: 1_000_000,
+        ..gold.clone()
+    };
+    let tagged = Stream {
+        id: 3,
+        source: "2001:db8:1::/48".parse().unwrap(),
+        destination: "2001:db8:2::/48".parse().unwrap(),
+        dscp: 10,
+        frame_bytes: 333,
+        vlan: Some(Vlan { id: 100, pcp: 5 }),
+        rate_bps: 5_000_000,
+        ..gold.clone()
+    };
+    vec![gold, small, tagged]
+}
+
+/// A pair of veths, up, between two namespaces.
+fn wire(queues: u32) -> (Namespace, Namespace) {
+    let (a, b) = (Namespace::new().unwrap(), Namespace::new().unwrap());
+    let right = VethEnd {
+        queues,
+        ..VethEnd::new(&b, "right")
+    };
+    links::create_veth(
+        &VethEnd {
+            queues,
+            ..VethEnd::new(&a, "left")
+        },
+        &right,
+    )
+    .unwrap();
+    a.try_run(|| links::set_up("left")).unwrap();
+    b.try_run(|| links::set_up("right")).unwrap();
+    (a, b)
+}
+
+#[test]
+fn what_is_sent_is_scored_phase_by_phase() {
+    if skipped("what_is_sent_is_scored_phase_by_phase") {
+        return;
+    }
+    let (a, b) = wire(2);
+    let clock: &'static MonotonicClock = Box::leak(Box::default());
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut receiver = b.run(|| Receiver::new("right", &[1, 2, 3], clock)).unwrap().unwrap();
+    let reader = receiver.reader();
+    let receiving = {
+        let stop = Arc::clone(&stop);
+        thread::spawn(move || {
+            receiver.run(&stop);
+            receiver.statistics().unwrap()
+        })
+    };
+    let streams = streams();
+    let start = clock.now().plus(Nanos(20_000_000));
+    let at = |ms: u64| start.plus(Nanos(ms * 1_000_000));
+    let (mut transmitter, remote) = a
+        .run(|| Transmitter::new("left", 1, &streams, 42, start, clock))
+        .unwrap()
+        .unwrap();
+    assert!(remote.change_rates(at(200), &[10_000_000, 2_000_000, 0]));
+    assert!(remote.change_rates(at(400), &[0, 500_000]));
+    transmitter.run(at(600), &AtomicBool::new(false));
+    thread::sleep(Duration::from_millis(50));
+    stop.store(true, Ordering::Release);
+    let statistics = receiving.join().unwrap();
+
+    let scores = reader.snapshot();
+    let phases = remote.phases();
+    println!("{phases:?}\n{:?} {statistics:?}", remote.sent());
+    assert_eq!(phases.len(), 3);
+    let rates = [
+        [20_000_000, 1_000_000, 5_000_000],
+        [10_000_000, 2_000_000, 0],
+        [0, 500_000, 0],
+    ];
+    for (phase, rates) in phases.iter().zip(rates) {
+        for ((stream, &sent), rate) in streams.iter().zip(&phase.sent).zip(rates) {
+            assert_eq!(scores.lost(stream.id, phase.number as u8, sent), 0, "{phase:?}");
+            // 200 ms at the rate, but for the packet at either end and for what a stalled machine skips.
+            let due = rate / 5 / (u64::from(stream.ip_bytes()) * 8);
+            let skipped: u64 = remote.sent().iter().map(|sent| sent.skipped).sum();
+            assert!(
+                sent <= due + 1 && sent + skipped + 1 >= due,
+                "{sent} of {due} in {phase:?}"
+            );
+        }
+    }
+    let sent: u64 = remote.sent().iter().map(|sent| sent.packets).sum();
+    let totals = scores.totals(|_| true);
+    assert_eq!((totals.unique, scores.received), (sent, sent));
+    assert_eq!((totals.duplicated, totals.reordered, totals.too_old), (0, 0, 0));
+    assert_eq!((scores.corrupted, scores.foreign, scores.unknown_stream), (0, 0, 0));
+    assert_eq!(scores.totals(|key| key.dscp == 46).unique, remote.sent()[0].packets);
+    let bytes: u64 = remote.sent().iter().map(|sent| sent.ip_bytes).sum();
+    assert_eq!(totals.ip_bytes, bytes);
+    let latency = scores.latency(|_| true);
+    assert!(latency.len() == sent && latency.value_at_quantile(0.5) > 100);
+    println!(
+        "latency p50 {} ns, p99 {} ns",
+        latency.value_at_quantile(0.5),
+        latency.value_at_quantile(0.99)
+    );
+}
+
+#[test]
+fn tshark_finds_every_checksum_good() {
+    if skipped("tshark_finds_every_checksum_good") {
+        return;
+    }
+    let (a, b) = wire(1);
+    let mut command = Command::new("tshark");
+    command
+        .args(["-i", "right", "-l", "-a", "duration:4", "-T", "fields"])
+        .args(["-o", "ip.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE"])
+        .args([
+            "-e",
+            "ip.checksum.status",
+            "-e",
+            "udp.checksum.status",
+            "-e",
+            "udp.length",
+            "-e",
+            "vlan.id",
+            "-e",
+            "ip.dsfield.dscp",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let Ok(mut tshark) = b.spawn(&mut command) else {
+        eprintln!("SKIPPED tshark_finds_every_checksum_good: no tshark");
+        return;
+    };
+    let mut messages = BufReader::new(tshark.stderr.take().unwrap()).lines();
+    assert!(messages.any(|line| line.unwrap().contains("Capturing on")));
+    // It says so shortly before it does.
+    thread::sleep(Duration::from_millis(500));
+    let clock = MonotonicClock::default();
+    let (mut transmitter, remote) = a
+        .run(|| Transmitter::new("left", 0, &streams(), 7, clock.now(), &clock))
+        .unwrap()
+        .unwrap();
+    let end = clock.now().plus(Nanos(300_000_000));
+    transmitter.run(end, &AtomicBool::new(false));
+    let output = tshark.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    // Status 1 is "good"; IPv6 has no header checksum.
+    let sent = remote.sent();
+    for (line, sent) in [
+        ("1\t1\t1480\t\t46", sent[0].packets),
+        ("1\t1\t26\t\t0", sent[1].packets),
+        ("\t1\t275\t100\t", sent[2].packets),
+    ] {
+        assert_eq!(
+            text.lines().filter(|found| *found == line).count() as u64,
+            sent,
+            "{line:?} in\n{text:.600}"
+        );
+    }
+    assert_eq!(
+        text.lines().count() as u64,
+        sent.iter().map(|sent| sent.packets).sum::<u64>()
+    );
+}
