@@ -90,7 +90,8 @@ pub struct Compiler {
     services: Numbers<String>,
     classes: Numbers<String>,
     slots: Numbers<SlotKey>,
-    live: Vec<SlotId>,
+    /// What judged packets under the last table, and since when its contract holds.
+    live: HashMap<SlotId, Option<Timestamp>>,
     cells: Cells,
     generation: u64,
     slack: Nanos,
@@ -104,7 +105,7 @@ impl Compiler {
             services: Numbers::default(),
             classes: Numbers::default(),
             slots: Numbers::default(),
-            live: Vec::new(),
+            live: HashMap::new(),
             cells: Cells::new(workers),
             generation: 0,
             slack,
@@ -135,17 +136,15 @@ impl Compiler {
         insert_segments(&mut classifier, config);
         let next_change = self.insert_contracts(config, &class_ids, at, &mut classifier, &mut entries)?;
 
-        let fresh = entries
-            .live_slots()
-            .filter(|slot| self.live.binary_search(slot).is_err());
         self.cells = self.cells.grown(self.slots.len());
-        let fresh: Vec<SlotId> = fresh.collect();
-        for slot in fresh {
-            // A contract that was away and comes back starts full, like a new one.
-            self.cells.buckets(slot).reset();
+        for (slot, since) in &entries.live {
+            // A contract that begins starts full, also where another one for the same traffic has just ended; one that
+            // lives on, whatever else of it has changed, keeps its level.
+            if self.live.get(slot) != Some(since) {
+                self.cells.buckets(*slot).reset();
+            }
         }
-        self.live = entries.live_slots().collect();
-        self.live.sort_unstable();
+        self.live = std::mem::take(&mut entries.live);
         self.generation += 1;
         let table = ContractTable {
             generation: self.generation,
@@ -247,6 +246,9 @@ impl Compiler {
         for contract in of_region().filter(|contract| contract.valid_at(at)) {
             let (slot_key, key) = self.contract_keys(config, class_ids, contract);
             let index = self.add_contract(config, class_ids, contract, slot_key, entries)?;
+            entries
+                .live
+                .insert(entries.contracts[index.0 as usize].slot, contract.from);
             classifier.insert_contract(key, index);
         }
         // Contracts outside their period judge nothing, but what they did is still reported.
@@ -380,6 +382,7 @@ struct Entries {
     contracts: Vec<Contract>,
     keys: Vec<(SlotKey, ContractIndex)>,
     slots: HashSet<SlotId>,
+    live: HashMap<SlotId, Option<Timestamp>>,
     /// How many at the end are contracts outside their period.
     idle: usize,
 }
@@ -406,13 +409,6 @@ impl Entries {
         self.keys.push((key, index));
         self.slots.insert(slot);
         index
-    }
-
-    /// The cells of what judges packets under this table.
-    fn live_slots(&self) -> impl Iterator<Item = SlotId> {
-        self.contracts[..self.contracts.len() - self.idle]
-            .iter()
-            .map(|contract| contract.slot)
     }
 }
 

@@ -14,11 +14,13 @@
 //! - [`appliance`]: all of that from start to stop; [`run`]: signals, reloads, housekeeping
 //! - [`socket`], [`status`], [`report`]: what weir tells about itself
 //! - [`replay`], [`capture`]: captures in and out
+//! - [`demo`]: a virtual network around a real `weir run`
 #![deny(unsafe_code)]
 
 pub mod appliance;
 pub mod capture;
 pub mod compile;
+pub mod demo;
 pub mod interface;
 pub mod plan;
 pub mod publish;

@@ -20,7 +20,7 @@ pub struct RunOptions {
     pub config: PathBuf,
     /// Where to listen for `weir status` and `weir reload`.
     pub socket: PathBuf,
-    /// End when the process that started this one ends (the demo's gateway must not outlive the demo).
+    /// End when standard input closes: the demo's gateway must not outlive the demo.
     pub die_with_parent: bool,
 }
 
@@ -58,8 +58,7 @@ const AUDIT: Duration = Duration::from_secs(1);
 pub fn run(options: &RunOptions) -> Result<(), RunError> {
     let signals = catch_signals().map_err(RunError::Signals)?;
     if options.die_with_parent {
-        // A parent that is gone already is noticed by the parent's end of our standard input.
-        let _asked = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM);
+        stop_when_input_closes().map_err(RunError::Signals)?;
     }
     let loaded = config::load(&options.config).map_err(StartError::Config)?;
     log_warnings(&loaded.warnings);
@@ -153,6 +152,17 @@ fn reload(appliance: &mut Appliance) -> Response {
             Response::Refused { reason }
         }
     }
+}
+
+/// Stops when the other end of standard input goes away, as it does with its process, however that ends.
+fn stop_when_input_closes() -> std::io::Result<()> {
+    std::thread::Builder::new().name("weir-leash".into()).spawn(|| {
+        // Nothing is ever sent: this returns when the pipe closes.
+        let _closed = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        // SIGTERM to ourselves takes the same way as anybody's.
+        let _raised = signal_hook::low_level::raise(SIGTERM);
+    })?;
+    Ok(())
 }
 
 /// One line each: `weir check` shows them at length.

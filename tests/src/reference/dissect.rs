@@ -69,11 +69,13 @@ pub fn dissect(frame: &[u8]) -> Dissected {
     let mut pcp = None;
     let mut ethertype_offset = 12;
     for _ in 0..VLAN_TAGS_MAX {
-        if !u16_at(frame, ethertype_offset).is_some_and(|ethertype| VLAN_ETHERTYPES.contains(&ethertype)) {
+        let is_tag = u16_at(frame, ethertype_offset).is_some_and(|ethertype| VLAN_ETHERTYPES.contains(&ethertype));
+        // A tag is four bytes, and another ethertype follows.
+        if !is_tag {
             break;
         }
         if frame.len() < ethertype_offset + 6 {
-            // The tag is cut off before the ethertype that follows it: all there is belongs to the link.
+            // All that is there is the beginning of a tag: nothing follows the link layer.
             return Dissected::Other { payload_bytes: 0 };
         }
         pcp = pcp.or(Some(frame[ethertype_offset + 2] >> 5));

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::classify;
 use super::dissect::{Dissected, Fragment, IpPacket, dissect};
 use super::meter::{Colour, Meter};
-use super::model::{Action, Config, Contract, Direction, Layer};
+use super::model::{Action, Config, Direction, Layer};
 use crate::capture::Packet;
 
 /// Packets and bytes of the counted layer.
@@ -117,8 +117,7 @@ impl Gateway<'_> {
             .and_then(|service| classify::contract(self.config, &packet, self.direction, (service, class), now_ns));
         let (conforms, action) = match contract {
             Some(index) => {
-                let meter = self.meter_of(index);
-                let colour = self.meters[meter].colour(now_ns, length, arrived);
+                let colour = self.meters[index].colour(now_ns, length, arrived);
                 self.outcome.colours[colour as usize] += 1;
                 (colour == Colour::Green, self.config.contracts[index].action)
             }
@@ -174,18 +173,6 @@ impl Gateway<'_> {
             Some(first) if now_ns - first.at_ns <= FRAGMENT_NS_MAX => first.service,
             _ => by_endpoint,
         }
-    }
-
-    /// A contract renewed on the same terms lives on: it keeps its predecessor's buckets and does not get a burst anew.
-    fn meter_of(&self, contract: usize) -> usize {
-        let contracts = &self.config.contracts;
-        let renewed = &contracts[contract];
-        let is_predecessor = |other: &Contract| {
-            (&other.service, &other.class, &other.region) == (&renewed.service, &renewed.class, &renewed.region)
-                && (other.direction, &other.segment) == (renewed.direction, &renewed.segment)
-                && (&other.profile, other.color_aware) == (&renewed.profile, renewed.color_aware)
-        };
-        contracts.iter().position(is_predecessor).unwrap_or(contract)
     }
 
     fn counters(&mut self, contract: Option<usize>, class: usize) -> &mut Counters {
