@@ -1,7 +1,8 @@
 //! Meters in exact rational arithmetic and continuous time.
 //!
 //! A bucket holds a rational number of bytes and fills continuously at its rate; nothing is ever rounded. Buckets start
-//! full, and their time starts with the first packet. Deviations and choices:
+//! full, and their time starts with the first packet; a contract renewed under another period is a new one and starts
+//! full too. Deviations and choices:
 //!
 //! - RFC 4115 contradicts itself at equality (the text has `Tc - B > 0`, its figure 1 `B <= Tc`); here as in the figure.
 //! - The plain token bucket knows no yellow of its own. Colour-aware, only a packet that arrives green may be green; any
