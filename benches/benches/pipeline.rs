@@ -175,7 +175,8 @@ fn stages(effort: Effort, tables: &[std::sync::Arc<ContractTable>; 2], rows: &mu
     rows.push(measure("classify, flow known", effort, |round| {
         round.time(PASS, || {
             for headers in &headers {
-                black_box(classifier.classify(&tables[0], headers, now));
+                let look_up = classifier.look_up(headers);
+                black_box(classifier.classify(&tables[0], headers, look_up, now));
             }
         });
         Ok(())
@@ -190,7 +191,8 @@ fn stages(effort: Effort, tables: &[std::sync::Arc<ContractTable>; 2], rows: &mu
         let table = &tables[turn % 2];
         round.time(FLOWS, || {
             for headers in &all {
-                black_box(classifier.classify(table, headers, now));
+                let look_up = classifier.look_up(headers);
+                black_box(classifier.classify(table, headers, look_up, now));
             }
         });
         Ok(())
@@ -221,7 +223,10 @@ fn meter(
     let now = Nanos::SECOND;
     let contracts: Vec<_> = headers
         .iter()
-        .map(|headers| *table.contract(classifier.classify(table, headers, now).0))
+        .map(|headers| {
+            let look_up = classifier.look_up(headers);
+            *table.contract(classifier.classify(table, headers, look_up, now).0)
+        })
         .collect();
     let mut clock = now;
     measure("meter", effort, |round| {

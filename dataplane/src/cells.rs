@@ -18,9 +18,12 @@ pub struct SlotId(pub u32);
 /// The list of chunks that one table sees. Cloning shares the cells.
 #[derive(Clone)]
 pub struct Cells {
-    buckets: Box<[Arc<[Buckets]>]>,
-    counters: Box<[Box<[Arc<[ContractCounters]>]>]>,
+    buckets: Chunks<Buckets>,
+    /// By worker.
+    counters: Box<[Chunks<ContractCounters>]>,
 }
+
+type Chunks<T> = Box<[Arc<[T]>]>;
 
 /// Cells in a chunk: 16 KiB of buckets, enough for a small box in one piece, and 400 pieces for 100,000 contracts.
 const CHUNK: usize = 256;
@@ -70,7 +73,7 @@ impl Cells {
     }
 }
 
-fn extended<T>(chunks: &[Arc<[T]>], wanted: usize, new: impl Fn() -> T) -> Box<[Arc<[T]>]> {
+fn extended<T>(chunks: &[Arc<[T]>], wanted: usize, new: impl Fn() -> T) -> Chunks<T> {
     let mut list: Vec<Arc<[T]>> = chunks.to_vec();
     while list.len() < wanted {
         list.push((0..CHUNK).map(|_| new()).collect());

@@ -126,6 +126,7 @@ pub enum Judge {
 
 /// One compiled entry: a contract, or what stands in for one (uncontracted traffic of a class, packets that are not IP).
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 pub struct Contract {
     /// Who decides.
     pub judge: Judge,
@@ -138,6 +139,8 @@ pub struct Contract {
     /// Buckets and counters.
     pub slot: SlotId,
 }
+
+const _: () = assert!(size_of::<Contract>() == 64, "one entry, one cache line");
 
 /// The position of a [`Contract`] in its table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

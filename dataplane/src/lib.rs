@@ -57,6 +57,7 @@ pub mod meter;
 pub mod packet;
 pub mod path;
 pub mod port;
+mod prefetch;
 pub mod priority;
 pub mod shaper;
 pub mod stats;

@@ -11,12 +11,17 @@ use foldhash::fast::FixedState;
 use crate::contract::ContractIndex;
 use crate::meter::Color;
 use crate::packet::{Family, Fragment, Headers};
+use crate::prefetch::prefetch;
 
 /// One direction of one queue's cache.
 pub struct FlowCache {
     entries: Box<[Entry]>,
     hash: FixedState,
 }
+
+/// Where a key belongs in its cache.
+#[derive(Clone, Copy, Debug)]
+pub struct Place(usize);
 
 /// Everything that classification looks at, as it stands in the packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,11 +73,23 @@ impl FlowCache {
         }
     }
 
+    /// Where `key` belongs; begins to load it.
+    #[inline]
+    #[must_use]
+    pub fn place(&self, key: &FlowKey) -> Place {
+        let mut hasher = self.hash.build_hasher();
+        hasher.write_u128(key.src);
+        hasher.write_u128(key.dst);
+        hasher.write_u64(u64::from(key.ports) << 32 | u64::from(key.rest));
+        let place = hasher.finish() as usize & (self.entries.len() - 1) & !1;
+        prefetch(&self.entries[place]);
+        Place(place)
+    }
+
     /// What table `generation` said about `key`, if it is still here.
     #[inline]
     #[must_use]
-    pub fn get(&self, key: &FlowKey, generation: u64) -> Option<(ContractIndex, Color)> {
-        let place = self.place(key);
+    pub fn get(&self, Place(place): Place, key: &FlowKey, generation: u64) -> Option<(ContractIndex, Color)> {
         let pair = &self.entries[place..place + 2];
         let entry = pair
             .iter()
@@ -82,8 +99,7 @@ impl FlowCache {
 
     /// Keeps what table `generation` (from 1) said about `key`.
     #[inline]
-    pub fn put(&mut self, key: FlowKey, generation: u64, contract: ContractIndex, arrived: Color) {
-        let place = self.place(&key);
+    pub fn put(&mut self, Place(place): Place, key: FlowKey, generation: u64, contract: ContractIndex, arrived: Color) {
         self.entries[place + 1] = self.entries[place];
         self.entries[place] = Entry {
             key,
@@ -91,15 +107,6 @@ impl FlowCache {
             contract,
             arrived,
         };
-    }
-
-    #[inline]
-    fn place(&self, key: &FlowKey) -> usize {
-        let mut hasher = self.hash.build_hasher();
-        hasher.write_u128(key.src);
-        hasher.write_u128(key.dst);
-        hasher.write_u64(u64::from(key.ports) << 32 | u64::from(key.rest));
-        hasher.finish() as usize & (self.entries.len() - 1) & !1
     }
 }
 
@@ -147,24 +154,32 @@ mod tests {
         }
     }
 
+    fn get(cache: &FlowCache, key: &FlowKey, generation: u64) -> Option<(ContractIndex, Color)> {
+        cache.get(cache.place(key), key, generation)
+    }
+
+    fn put(cache: &mut FlowCache, key: FlowKey, generation: u64, contract: u32, arrived: Color) {
+        cache.put(cache.place(&key), key, generation, ContractIndex(contract), arrived);
+    }
+
     #[test]
     fn a_hit_is_of_the_same_flow_and_table() {
         let mut cache = FlowCache::new(64);
-        assert_eq!(cache.get(&key(0), 1), None);
-        cache.put(key(7), 3, ContractIndex(5), Color::Yellow);
-        assert_eq!(cache.get(&key(7), 3), Some((ContractIndex(5), Color::Yellow)));
-        assert_eq!(cache.get(&key(7), 4), None);
-        assert_eq!(cache.get(&key(8), 3), None);
+        assert_eq!(get(&cache, &key(0), 1), None);
+        put(&mut cache, key(7), 3, 5, Color::Yellow);
+        assert_eq!(get(&cache, &key(7), 3), Some((ContractIndex(5), Color::Yellow)));
+        assert_eq!(get(&cache, &key(7), 4), None);
+        assert_eq!(get(&cache, &key(8), 3), None);
     }
 
     #[test]
     fn crowding_loses_entries_but_never_confuses_them() {
         let mut cache = FlowCache::new(16);
         for n in 0..1_000 {
-            cache.put(key(n), 1, ContractIndex(n), Color::Green);
-            assert_eq!(cache.get(&key(n), 1), Some((ContractIndex(n), Color::Green)));
+            put(&mut cache, key(n), 1, n, Color::Green);
+            assert_eq!(get(&cache, &key(n), 1), Some((ContractIndex(n), Color::Green)));
         }
-        let kept = (0..1_000).filter_map(|n| cache.get(&key(n), 1).map(|(found, _)| (n, found.0)));
+        let kept = (0..1_000).filter_map(|n| get(&cache, &key(n), 1).map(|(found, _)| (n, found.0)));
         let kept: Vec<_> = kept.collect();
         assert!(kept.len() <= 16 && kept.iter().all(|(n, found)| n == found));
     }

@@ -65,6 +65,8 @@ impl<T> Ring<T> {
         self.len -= 1;
         self.bytes -= u64::from(entry.bytes);
         if self.len == 0 {
+            // From the front again: a ring that never holds much then uses few cache lines instead of all it has.
+            self.head = 0;
             (self.deficit, self.credit) = (0, 0);
             self.codel.emptied();
         }
