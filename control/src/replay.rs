@@ -158,6 +158,8 @@ impl<'a> Bench<'a> {
         let umem_config = UmemConfig {
             frame_count: FRAMES,
             frame_size: FRAME_SIZE,
+            // Most captures use a few frames of the thousands that a port rate may keep waiting.
+            prefault: false,
             ..UmemConfig::default()
         };
         let (umem, frames) = Umem::new(&umem_config).map_err(ReplayError::Memory)?;
