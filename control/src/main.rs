@@ -105,7 +105,7 @@ fn main() -> ExitCode {
             config,
             socket,
             die_with_parent,
-        } => run(RunOptions {
+        } => run(&RunOptions {
             config,
             socket,
             die_with_parent,
@@ -119,19 +119,19 @@ fn main() -> ExitCode {
             port,
             output,
             report,
-        } => replay(&config, ReplayOptions { input, port, output }, report.as_deref()),
+        } => replay(&config, &ReplayOptions { input, port, output }, report.as_deref()),
         Command::Demo { seconds, json } => demo(&DemoOptions { seconds, quiet: json }, json),
         Command::Schema => print_json(&config::json_schema()),
     }
 }
 
-fn run(options: RunOptions) -> ExitCode {
+fn run(options: &RunOptions) -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(colour())
         .init();
-    match control::run::run(&options) {
+    match control::run::run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(RunError::Start(error)) => {
             if let control::appliance::StartError::Config(report) = &error {
@@ -235,7 +235,7 @@ fn reload(socket: &Path) -> ExitCode {
     }
 }
 
-fn replay(config: &Path, options: ReplayOptions, report: Option<&Path>) -> ExitCode {
+fn replay(config: &Path, options: &ReplayOptions, report: Option<&Path>) -> ExitCode {
     let loaded = match config::load(config) {
         Ok(loaded) => loaded,
         Err(errors) => {
@@ -247,7 +247,7 @@ fn replay(config: &Path, options: ReplayOptions, report: Option<&Path>) -> ExitC
     eprint!("{}", loaded.warnings.render(colour()));
     let size = std::fs::metadata(&options.input).map_or(0, |file| file.len());
     let bar = progress_bar(size);
-    let result = control::replay::replay(&loaded.config, &options, |read| bar.set_position(read));
+    let result = control::replay::replay(&loaded.config, options, |read| bar.set_position(read));
     bar.finish_and_clear();
     let traffic = match result {
         Ok(traffic) => traffic,

@@ -108,7 +108,7 @@ fn run(flood: &Flood) -> Result<Report, Box<dyn std::error::Error>> {
         destination_mac: flood.destination_mac,
         rate_bps: flood.rate,
     };
-    let clock = MonotonicClock::default();
+    let clock = MonotonicClock;
     // Binding may take a while; the schedule begins after it.
     let start = clock.now().plus(Nanos(300_000_000));
     let (mut transmitter, remote) =

@@ -180,7 +180,7 @@ fn tshark_finds_every_checksum_good() {
     assert!(messages.any(|line| line.unwrap().contains("Capturing on")));
     // It says so shortly before it does.
     thread::sleep(Duration::from_millis(500));
-    let clock = MonotonicClock::default();
+    let clock = MonotonicClock;
     let (mut transmitter, remote) = a
         .run(|| Transmitter::new("left", 0, &streams(), 7, clock.now(), &clock))
         .unwrap()

@@ -53,7 +53,7 @@ impl Socket {
     /// and `multi_buffer` from the first. So a frame received on one may be sent on another without a copy.
     ///
     /// A queue that was closed a moment ago is waited for, up to 200 ms. The steps and privileges stand in the error's
-    /// [`Step`] and [`remedy`](Error::remedy).
+    /// [`Step`](crate::Step) and [`remedy`](Error::remedy).
     ///
     /// # Errors
     /// Every frame is then back in `fill_first`.
