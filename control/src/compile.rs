@@ -246,7 +246,9 @@ impl Compiler {
         for contract in of_region().filter(|contract| contract.valid_at(at)) {
             let (slot_key, key) = self.contract_keys(config, class_ids, contract);
             let index = self.add_contract(config, class_ids, contract, slot_key, entries)?;
-            entries.live.insert(entries.contracts[index.0 as usize].slot, contract.from);
+            entries
+                .live
+                .insert(entries.contracts[index.0 as usize].slot, contract.from);
             classifier.insert_contract(key, index);
         }
         // Contracts outside their period judge nothing, but what they did is still reported.

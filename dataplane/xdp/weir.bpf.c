@@ -1,6 +1,7 @@
 // The XDP program of weir: steers every packet of a wire port to the AF_XDP socket of its queue.
 //
-//   heartbeat of the queue's worker fresh ──► socket of the queue   (no socket: drop, counted)
+//   no socket on the queue                ──► drop, counted: nobody judges this queue, so nothing may slip past
+//   heartbeat of the queue's worker fresh ──► socket of the queue
 //   heartbeat stale or never written      ──► kernel (fail = "open") or drop (fail = "closed"), counted
 //
 // Header-free on purpose: building weir needs no C toolchain, because the object lies beside this file; whoever changes
@@ -62,7 +63,7 @@ struct amount {
     u64 bytes;
 };
 
-// By queue and counter: queue * COUNTERS + counter.
+// By queue and counter: queue * COUNTERS + counter. Queues beyond the maps count with the last one.
 struct {
     UINT(type, BPF_MAP_TYPE_PERCPU_ARRAY);
     UINT(max_entries, QUEUES * COUNTERS);
@@ -75,7 +76,8 @@ const volatile u64 stale_after_ns = 250000000;
 const volatile u8 fail_open = 1;
 
 INLINE void count(struct xdp_md *ctx, enum counter which) {
-    u32 key = ctx->rx_queue_index * COUNTERS + which;
+    u32 queue = ctx->rx_queue_index < QUEUES ? ctx->rx_queue_index : QUEUES - 1;
+    u32 key = queue * COUNTERS + which;
     struct amount *amount = bpf_map_lookup_elem(&counters, &key);
     if (amount) {
         amount->packets += 1;
@@ -87,6 +89,12 @@ INLINE void count(struct xdp_md *ctx, enum counter which) {
 SEC("xdp")
 int weir(struct xdp_md *ctx) {
     u32 queue = ctx->rx_queue_index;
+    // A queue that came after start (ethtool -L) has no worker: its packets must not slip past the contracts, whatever
+    // `fail` says about workers that stand still.
+    if (!bpf_map_lookup_elem(&sockets, &queue)) {
+        count(ctx, DROPPED_NO_SOCKET);
+        return XDP_DROP;
+    }
     u64 *heartbeat = bpf_map_lookup_elem(&heartbeats, &queue);
     u64 last = heartbeat ? *(volatile u64 *)heartbeat : 0;
     u64 now = bpf_ktime_get_ns();
@@ -95,7 +103,7 @@ int weir(struct xdp_md *ctx) {
         count(ctx, fail_open ? TO_KERNEL : DROPPED_STALE);
         return fail_open ? XDP_PASS : XDP_DROP;
     }
-    // Without a socket on this queue the packet must not slip past the contracts into the host's own stack.
+    // The socket may have gone since it was looked up.
     long action = bpf_redirect_map(&sockets, queue, XDP_DROP);
     if (action == XDP_DROP)
         count(ctx, DROPPED_NO_SOCKET);

@@ -127,7 +127,7 @@ pub struct KernelCounters {
     pub to_kernel: Amount,
     /// Dropped because the worker was not running (`fail = "closed"`).
     pub dropped_stale: Amount,
-    /// Dropped because the queue has no socket.
+    /// Dropped because the queue has no socket, whatever [`OnStall`] says.
     pub dropped_no_socket: Amount,
 }
 
