@@ -14,8 +14,8 @@ use config::{Config, Loaded, Report};
 use dataplane::clock::{Clock, MonotonicClock, Nanos};
 use dataplane::lane::Lane;
 use dataplane::path::PortShare;
-use dataplane::port::{Attached, OnStall, STALE_AFTER, XdpPort};
-use dataplane::stats::KICKS;
+use dataplane::port::{Attached, KernelCounters, OnStall, QUEUES_MAX, STALE_AFTER, XdpPort};
+use dataplane::stats::{KICKS, PathCounters};
 use dataplane::worker::{Poll, Worker, WorkerShared, WorkerState};
 use jiff::Timestamp;
 
@@ -392,8 +392,38 @@ impl Appliance {
                 }
             }
         }
+        for (port, queue, kernel) in self.unserved() {
+            let report = LedgerReport::new(&self.config.ports[port].name, queue, &PathCounters::default());
+            ledger.push(report.with_kernel(&kernel));
+        }
         ledger.sort_by(|a, b| (&a.port, a.queue).cmp(&(&b.port, b.queue)));
         ledger
+    }
+
+    /// Port and queue of packets that came where no worker is: queues added after start. The XDP program drops them.
+    #[must_use]
+    pub fn unserved_queues(&self) -> Vec<(&str, u32)> {
+        let name = |(port, queue, _): (usize, u32, _)| (self.config.ports[port].name.as_str(), queue);
+        self.unserved().into_iter().map(name).collect()
+    }
+
+    /// Queues that no worker owns and whose counters are not zero, with the port's number.
+    fn unserved(&self) -> Vec<(usize, u32, KernelCounters)> {
+        let lanes = || self.workers.iter().flat_map(|worker| &worker.lanes);
+        let mut unserved = Vec::new();
+        for (number, port) in self.ports.iter().enumerate() {
+            let Some(attached) = &port.attached else { continue };
+            for queue in 0..QUEUES_MAX {
+                if lanes().any(|lane| lane.queue == queue && lane.ports.contains(&number)) {
+                    continue;
+                }
+                let kernel = attached.counters(queue).unwrap_or_default();
+                if kernel != KernelCounters::default() {
+                    unserved.push((number, queue, kernel));
+                }
+            }
+        }
+        unserved
     }
 
     fn worker_status(&self) -> Vec<WorkerStatus> {

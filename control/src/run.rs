@@ -3,6 +3,7 @@
 //! One thread does everything that is not a packet: it waits for signals, for requests on the control socket, and for a
 //! tick ten times a second, and handles one of them at a time. SIGHUP reloads; SIGTERM and SIGINT stop.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -99,6 +100,7 @@ fn serve(appliance: &mut Appliance, signals: &Receiver<i32>, requests: &Receiver
     let ticks = tick(TICK);
     let mut audited = Instant::now();
     let mut reported_unaccounted = 0;
+    let mut reported_unserved = BTreeSet::new();
     loop {
         select! {
             recv(signals) -> signal => match signal {
@@ -123,6 +125,13 @@ fn serve(appliance: &mut Appliance, signals: &Receiver<i32>, requests: &Receiver
                     audited = Instant::now();
                     if let Some(fault) = appliance.fault() {
                         return Err(RunError::Fault(fault));
+                    }
+                    for (port, queue) in appliance.unserved_queues() {
+                        if reported_unserved.insert((port.to_owned(), queue)) {
+                            tracing::error!(
+                                "queue {queue} of port {port} has no worker: its packets are dropped (`no_socket`); set the queues back with `ethtool -L`, or restart weir"
+                            );
+                        }
                     }
                     let unaccounted = appliance.status().unaccounted();
                     if unaccounted != reported_unaccounted {

@@ -1,6 +1,7 @@
 // The XDP program of weir: steers every packet of a wire port to the AF_XDP socket of its queue.
 //
-//   heartbeat of the queue's worker fresh ──► socket of the queue   (no socket: drop, counted)
+//   no socket on the queue                ──► drop, counted: nobody judges this queue, so nothing may slip past
+//   heartbeat of the queue's worker fresh ──► socket of the queue
 //   heartbeat stale or never written      ──► kernel (fail = "open") or drop (fail = "closed"), counted
 //
 // Header-free on purpose: building weir needs no C toolchain, because the object lies beside this file; whoever changes
@@ -31,6 +32,7 @@ struct xdp_md {
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static u64 (*const bpf_ktime_get_ns)(void) = (void *)5;
 static long (*const bpf_redirect_map)(void *map, u64 key, u64 flags) = (void *)51;
+static u64 (*const bpf_xdp_get_buff_len)(struct xdp_md *ctx) = (void *)188;
 
 // A map definition that loaders read from BTF: each number is the length of an array type.
 #define UINT(name, value) int(*name)[value]
@@ -61,7 +63,7 @@ struct amount {
     u64 bytes;
 };
 
-// By queue and counter: queue * COUNTERS + counter.
+// By queue and counter: queue * COUNTERS + counter. Queues beyond the maps count with the last one.
 struct {
     UINT(type, BPF_MAP_TYPE_PERCPU_ARRAY);
     UINT(max_entries, QUEUES * COUNTERS);
@@ -73,18 +75,26 @@ struct {
 const volatile u64 stale_after_ns = 250000000;
 const volatile u8 fail_open = 1;
 
-INLINE void count(const struct xdp_md *ctx, enum counter which) {
-    u32 key = ctx->rx_queue_index * COUNTERS + which;
+INLINE void count(struct xdp_md *ctx, enum counter which) {
+    u32 queue = ctx->rx_queue_index < QUEUES ? ctx->rx_queue_index : QUEUES - 1;
+    u32 key = queue * COUNTERS + which;
     struct amount *amount = bpf_map_lookup_elem(&counters, &key);
     if (amount) {
         amount->packets += 1;
-        amount->bytes += ctx->data_end - ctx->data;
+        // By the helper (Linux 5.18): the difference of two packet pointers is allowed only with CAP_PERFMON.
+        amount->bytes += bpf_xdp_get_buff_len(ctx);
     }
 }
 
 SEC("xdp")
 int weir(struct xdp_md *ctx) {
     u32 queue = ctx->rx_queue_index;
+    // A queue that came after start (ethtool -L) has no worker: its packets must not slip past the contracts, whatever
+    // `fail` says about workers that stand still.
+    if (!bpf_map_lookup_elem(&sockets, &queue)) {
+        count(ctx, DROPPED_NO_SOCKET);
+        return XDP_DROP;
+    }
     u64 *heartbeat = bpf_map_lookup_elem(&heartbeats, &queue);
     u64 last = heartbeat ? *(volatile u64 *)heartbeat : 0;
     u64 now = bpf_ktime_get_ns();
@@ -93,7 +103,7 @@ int weir(struct xdp_md *ctx) {
         count(ctx, fail_open ? TO_KERNEL : DROPPED_STALE);
         return fail_open ? XDP_PASS : XDP_DROP;
     }
-    // Without a socket on this queue the packet must not slip past the contracts into the host's own stack.
+    // The socket may have gone since it was looked up.
     long action = bpf_redirect_map(&sockets, queue, XDP_DROP);
     if (action == XDP_DROP)
         count(ctx, DROPPED_NO_SOCKET);

@@ -100,7 +100,7 @@ impl ProgramError {
     pub fn remedy(&self) -> &'static str {
         match self {
             ProgramError::Load { .. } => {
-                "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW; the kernel must be 5.11 or newer with CONFIG_BPF_SYSCALL"
+                "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW; the kernel must be 5.18 or newer with CONFIG_BPF_SYSCALL"
             }
             ProgramError::Attach { cause, .. } => match cause.raw_os_error().unwrap_or(0) {
                 code if code == nix::errno::Errno::EBUSY as i32 || code == nix::errno::Errno::EEXIST as i32 => {
@@ -114,8 +114,8 @@ impl ProgramError {
                 }
                 _ => "set `xdp = \"generic\"` on the port to attach outside the driver",
             },
-            ProgramError::Map { .. } => "the kernel must be 5.11 or newer",
-            ProgramError::NoLink { .. } => "use a kernel of 5.11 or newer",
+            ProgramError::Map { .. } => "the kernel must be 5.18 or newer",
+            ProgramError::NoLink { .. } => "use a kernel of 5.18 or newer",
         }
     }
 }
@@ -127,7 +127,7 @@ pub struct KernelCounters {
     pub to_kernel: Amount,
     /// Dropped because the worker was not running (`fail = "closed"`).
     pub dropped_stale: Amount,
-    /// Dropped because the queue has no socket.
+    /// Dropped because the queue has no socket, whatever [`OnStall`] says.
     pub dropped_no_socket: Amount,
 }
 
