@@ -61,4 +61,5 @@ pub mod priority;
 pub mod shaper;
 pub mod stats;
 mod sync;
+mod word;
 pub mod worker;
