@@ -26,9 +26,14 @@ use crate::publish::{Publisher, wait_for};
 use crate::report::LedgerReport;
 use crate::status::{PortStatus, QueueStatus, Status, WorkerStatus};
 
-/// How much of a port's rate may be made up after a late turn: longer than a turn of a busy worker takes (tens of
-/// microseconds), short enough that the burst fits any switch buffer (250 kB at 10 Gbit/s).
+/// How much of a port's rate may be made up after a late turn, with `poll = "busy"`: longer than a turn of a busy worker
+/// takes (tens of microseconds), short enough that the burst fits any switch buffer (250 kB at 10 Gbit/s).
 pub const SLACK: Nanos = Nanos(200 * 1_000);
+
+/// The same with `poll = "adaptive"`: there a worker shares its core, and the scheduler takes it away for some
+/// milliseconds (a slice is about 3 ms). With less slack the port would lose what it was to send meanwhile. The price is a
+/// burst of up to 5 ms of the rate.
+pub const SLACK_SHARED: Nanos = Nanos(5 * 1_000_000);
 
 /// Why the appliance could not start.
 #[derive(Debug, thiserror::Error)]
@@ -193,7 +198,11 @@ impl Appliance {
             .map(|port| Interface::prepare(&port.interface))
             .collect::<Result<_, _>>()?;
         let plan = Plan::new(&config, &interfaces)?;
-        let mut compiler = Compiler::new(plan.workers.len(), SLACK);
+        let slack = match config.workers.poll {
+            config::Poll::Busy => SLACK,
+            config::Poll::Adaptive => SLACK_SHARED,
+        };
+        let mut compiler = Compiler::new(plan.workers.len(), slack);
         let compiled = compiler.compile(&config, Timestamp::now())?;
         let publisher = Publisher::new(compiled.table.clone());
         make_bridges(&config)?;
