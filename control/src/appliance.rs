@@ -189,7 +189,9 @@ impl Appliance {
     /// locked-memory limit is small); see `af_xdp` and `dataplane::port` for the system calls.
     ///
     /// # Errors
-    /// See [`StartError`]; the machine is left as it was.
+    /// See [`StartError`]; the machine is left as it was, but that interfaces stay up. A fail-open bridge that this start
+    /// has made is removed again; one that was there before keeps the ports. After a start that succeeds the bridge stays
+    /// for good, because it is what carries on without weir.
     pub fn start(path: &Path, loaded: Loaded) -> Result<Self, StartError> {
         let config = loaded.config;
         let interfaces: Vec<Interface> = config
@@ -205,7 +207,7 @@ impl Appliance {
         let mut compiler = Compiler::new(plan.workers.len(), slack);
         let compiled = compiler.compile(&config, Timestamp::now())?;
         let publisher = Publisher::new(compiled.table.clone());
-        make_bridges(&config)?;
+        let bridges = make_bridges(&config)?;
 
         let on_stall = match config.fail {
             config::Fail::Open => OnStall::Open,
@@ -280,6 +282,7 @@ impl Appliance {
                 cause,
             })?);
         }
+        bridges.keep();
         Ok(appliance)
     }
 
@@ -517,14 +520,36 @@ fn spawn(worker: Worker<XdpPort>, cpu: Option<usize>, poll: Poll) -> std::io::Re
     })
 }
 
-fn make_bridges(config: &Config) -> Result<(), StartError> {
+/// Bridges that this start has made. Dropped before [`keep`](Self::keep) they are removed again.
+struct NewBridges(Vec<String>);
+
+impl NewBridges {
+    fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for NewBridges {
+    fn drop(&mut self) {
+        for bridge in &self.0 {
+            // The error that ended the start is the one to tell.
+            let _deleted = pktgen::lab::links::delete(bridge);
+        }
+    }
+}
+
+fn make_bridges(config: &Config) -> Result<NewBridges, StartError> {
+    let mut new = NewBridges(Vec::new());
     for wire in &config.wires {
         let Some(bridge) = &wire.bridge else { continue };
         let ports = [wire.site, wire.wan].map(|port| config.ports[port].interface.as_str());
-        pktgen::lab::ensure_bridge(bridge, &ports).map_err(|cause| StartError::Bridge {
+        let is_new = pktgen::lab::ensure_bridge(bridge, &ports).map_err(|cause| StartError::Bridge {
             bridge: bridge.clone(),
             cause: cause.to_string(),
         })?;
+        if is_new {
+            new.0.push(bridge.clone());
+        }
     }
-    Ok(())
+    Ok(new)
 }
