@@ -166,7 +166,7 @@ struct Port {
     name: String,
     interface: String,
     side: Side,
-    /// "10 Gbit/s", or an integer of bit/s; up to 800 Gbit/s.
+    /// "10 Gbit/s", or an integer of bit/s; 8 kbit/s to 400 Gbit/s.
     rate: Option<Quantity>,
     /// Default "auto".
     xdp: Option<Xdp>,

@@ -164,7 +164,7 @@ pub struct Port {
     pub interface: String,
     /// Which side it looks to.
     pub side: Side,
-    /// Bits per second, in the counted layer, sent at most; up to 800 Gbit/s. None: as fast as it goes.
+    /// Bits per second, in the counted layer, sent at most; 8 kbit/s to 400 Gbit/s. None: as fast as it goes.
     pub rate_bps: Option<u64>,
     /// How the XDP program is attached; default automatic.
     pub xdp: XdpMode,

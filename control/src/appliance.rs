@@ -26,9 +26,14 @@ use crate::publish::{Publisher, wait_for};
 use crate::report::LedgerReport;
 use crate::status::{PortStatus, QueueStatus, Status, WorkerStatus};
 
-/// How much of a port's rate may be made up after a late turn: longer than a turn of a busy worker takes (tens of
-/// microseconds), short enough that the burst fits any switch buffer (250 kB at 10 Gbit/s).
+/// How much of a port's rate may be made up after a late turn, with `poll = "busy"`: longer than a turn of a busy worker
+/// takes (tens of microseconds), short enough that the burst fits any switch buffer (250 kB at 10 Gbit/s).
 pub const SLACK: Nanos = Nanos(200 * 1_000);
+
+/// The same with `poll = "adaptive"`: there a worker shares its core, and the scheduler takes it away for some
+/// milliseconds (a slice is about 3 ms). With less slack the port would lose what it was to send meanwhile. The price is a
+/// burst of up to 5 ms of the rate.
+pub const SLACK_SHARED: Nanos = Nanos(5 * 1_000_000);
 
 /// Why the appliance could not start.
 #[derive(Debug, thiserror::Error)]
@@ -184,7 +189,9 @@ impl Appliance {
     /// locked-memory limit is small); see `af_xdp` and `dataplane::port` for the system calls.
     ///
     /// # Errors
-    /// See [`StartError`]; the machine is left as it was.
+    /// See [`StartError`]; the machine is left as it was, but that interfaces stay up. A fail-open bridge that this start
+    /// has made is removed again; one that was there before keeps the ports. After a start that succeeds the bridge stays
+    /// for good, because it is what carries on without weir.
     pub fn start(path: &Path, loaded: Loaded) -> Result<Self, StartError> {
         let config = loaded.config;
         let interfaces: Vec<Interface> = config
@@ -193,10 +200,14 @@ impl Appliance {
             .map(|port| Interface::prepare(&port.interface))
             .collect::<Result<_, _>>()?;
         let plan = Plan::new(&config, &interfaces)?;
-        let mut compiler = Compiler::new(plan.workers.len(), SLACK);
+        let slack = match config.workers.poll {
+            config::Poll::Busy => SLACK,
+            config::Poll::Adaptive => SLACK_SHARED,
+        };
+        let mut compiler = Compiler::new(plan.workers.len(), slack);
         let compiled = compiler.compile(&config, Timestamp::now())?;
         let publisher = Publisher::new(compiled.table.clone());
-        make_bridges(&config)?;
+        let bridges = make_bridges(&config)?;
 
         let on_stall = match config.fail {
             config::Fail::Open => OnStall::Open,
@@ -271,6 +282,7 @@ impl Appliance {
                 cause,
             })?);
         }
+        bridges.keep();
         Ok(appliance)
     }
 
@@ -508,14 +520,36 @@ fn spawn(worker: Worker<XdpPort>, cpu: Option<usize>, poll: Poll) -> std::io::Re
     })
 }
 
-fn make_bridges(config: &Config) -> Result<(), StartError> {
+/// Bridges that this start has made. Dropped before [`keep`](Self::keep) they are removed again.
+struct NewBridges(Vec<String>);
+
+impl NewBridges {
+    fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for NewBridges {
+    fn drop(&mut self) {
+        for bridge in &self.0 {
+            // The error that ended the start is the one to tell.
+            let _deleted = pktgen::lab::links::delete(bridge);
+        }
+    }
+}
+
+fn make_bridges(config: &Config) -> Result<NewBridges, StartError> {
+    let mut new = NewBridges(Vec::new());
     for wire in &config.wires {
         let Some(bridge) = &wire.bridge else { continue };
         let ports = [wire.site, wire.wan].map(|port| config.ports[port].interface.as_str());
-        pktgen::lab::ensure_bridge(bridge, &ports).map_err(|cause| StartError::Bridge {
+        let is_new = pktgen::lab::ensure_bridge(bridge, &ports).map_err(|cause| StartError::Bridge {
             bridge: bridge.clone(),
             cause: cause.to_string(),
         })?;
+        if is_new {
+            new.0.push(bridge.clone());
+        }
     }
-    Ok(())
+    Ok(new)
 }

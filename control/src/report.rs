@@ -49,7 +49,8 @@ pub struct Counters {
     pub nonconforming: Count,
     /// Of those, with DSCP or PCP changed.
     pub remarked: Count,
-    /// Dropped, by reason; reasons that never happened are left out.
+    /// Dropped, by reason; reasons that never happened are left out. Not among them: `device`, which only the ledger has,
+    /// because a packet that was given to the port is no longer known by its contract.
     pub dropped: BTreeMap<String, Count>,
 }
 

@@ -61,6 +61,11 @@ impl<P: Port> Lane<P> {
         trip(egress, site, wan) + trip(ingress, wan, site)
     }
 
+    /// Takes down what other workers would wait for; see [`Path::retire`].
+    pub fn retire(&self) {
+        self.paths.iter().for_each(Path::retire);
+    }
+
     /// The earliest instant at which a held packet may leave; `None` when nothing is held.
     #[must_use]
     pub fn next_departure(&self, table: &ContractTable, now: Nanos) -> Option<Nanos> {

@@ -62,4 +62,5 @@ pub mod priority;
 pub mod shaper;
 pub mod stats;
 mod sync;
+mod word;
 pub mod worker;

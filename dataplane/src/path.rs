@@ -209,6 +209,12 @@ impl Path {
         }
     }
 
+    /// Says that this path waits for nothing any more, because its worker ends: while its bit is up, the other workers of
+    /// the port keep their nonconforming packets back.
+    pub fn retire(&self) {
+        self.share.backlog.set(self.worker, false);
+    }
+
     /// The earliest instant at which [`Path::drain`] would send again; `None` when nothing is held.
     #[must_use]
     pub fn next_departure(&self, table: &ContractTable, now: Nanos) -> Option<Nanos> {

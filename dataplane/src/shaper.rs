@@ -11,7 +11,7 @@
 //! table and replaced with it; [`ShaperState`] lives on, so a new rate finds the old debt, in bits.
 
 use crate::clock::Nanos;
-use crate::meter::word::{UNITS_PER_BYTE, Word};
+use crate::word::{UNITS_PER_BYTE, Word};
 use thiserror::Error;
 
 #[cfg(loom)]

@@ -269,6 +269,7 @@ impl Worker<XdpPort> {
                 break;
             }
         }
+        self.lanes.iter().for_each(Lane::retire);
         self.shared.state.store(WorkerState::Halt as u8, Ordering::Release);
         self
     }

@@ -4,7 +4,8 @@
 use std::io::Write;
 use std::process::Command;
 
-use dataplane::port::{OnStall, Program, STALE_AFTER, XdpMode};
+use dataplane::frame::{FramePool, Packet};
+use dataplane::port::{OnStall, Port, Program, STALE_AFTER, XdpMode, XdpPort, XdpPortConfig};
 
 /// Set in the child that has given up all other capabilities.
 const CHILD: &str = "WEIR_TEST_FEW_CAPABILITIES";
@@ -52,6 +53,40 @@ fn a_queue_without_a_socket_drops_and_counts() {
             "{counted:?}"
         );
         assert_eq!(counted.to_kernel.packets, 0, "{counted:?}");
+    });
+    test.join().unwrap();
+}
+
+#[test]
+fn a_port_whose_link_is_down_seldom_asks() {
+    if skipped("a_port_whose_link_is_down_seldom_asks") {
+        return;
+    }
+    let test = std::thread::spawn(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        ip("link add left type veth peer name right");
+        ip("link set left up");
+        ip("link set right up");
+        let config = XdpPortConfig {
+            interface_index: af_xdp::device::index("left").unwrap(),
+            queue: 0,
+            socket: af_xdp::SocketConfig::default(),
+            partial_checksums: false,
+        };
+        let (umem, frames) = af_xdp::Umem::new(&af_xdp::UmemConfig::default()).unwrap();
+        let mut pool = FramePool::new(frames);
+        let mut port = XdpPort::bind(&umem, &config, &mut pool).unwrap();
+        ip("link set left down");
+        let mut frame = pool.frames().pop().unwrap();
+        assert!(umem.set_len(&mut frame, 60));
+        assert!(port.tx(Packet::whole(frame)).is_ok());
+        let start = std::time::Instant::now();
+        for _ in 0..1000 {
+            let _ = port.flush(&mut pool);
+        }
+        let allowed = 1 + start.elapsed().as_millis() as u64 / 10;
+        let asked = port.kicks().network_down;
+        assert!((1..=allowed).contains(&asked), "{asked} times, {allowed} allowed");
     });
     test.join().unwrap();
 }

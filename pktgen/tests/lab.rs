@@ -136,10 +136,16 @@ fn a_bridge_joins_two_pairs_and_can_be_asked_for_twice() {
         })
         .unwrap();
     }
-    for _ in 0..2 {
-        middle
-            .try_run(|| links::ensure_bridge("br0", &["porta", "portb"]))
-            .unwrap();
+    let missing = middle.try_run(|| links::ensure_bridge("br0", &["porta", "missing"]));
+    assert!(missing.is_err());
+    assert_eq!(
+        middle.try_run(links::names).unwrap(),
+        ["lo", "porta", "portb"],
+        "nothing is left of it"
+    );
+    for is_new in [true, false] {
+        let made = middle.try_run(|| links::ensure_bridge("br0", &["porta", "portb"]));
+        assert_eq!(made.unwrap(), is_new);
     }
     reaches(&a, "192.0.2.2");
     middle.try_run(|| links::leave_bridge("portb")).unwrap();

@@ -176,4 +176,5 @@ fn interface<'t>(value: Value<'t>, log: &mut Log) -> Option<&'t str> {
 
 /// Below it a full frame takes over a second.
 pub(super) const RATE_MIN: u64 = 8_000;
-const PORT_RATE_MAX: u64 = 800_000_000_000;
+/// The dataplane's shaper computes up to here.
+const PORT_RATE_MAX: u64 = 400_000_000_000;

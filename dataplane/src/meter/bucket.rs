@@ -8,7 +8,7 @@
 //! `at` is the instant up to which `level` is filled, in nanoseconds. It never goes back: an operation with an earlier
 //! `now` sees the bucket as of `at`, with nothing granted for the difference.
 
-use super::word::{UNITS_PER_BYTE, Word};
+use crate::word::{UNITS_PER_BYTE, Word};
 
 /// `at` of a bucket that nobody has taken from: full, whatever the burst turns out to be.
 const FRESH: u64 = u64::MAX;

@@ -42,14 +42,13 @@ mod bucket;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod profile;
-pub(crate) mod word;
 
 pub use profile::{BURST_BYTES_MAX, Profile, ProfileError, RATE_BPS};
 
 use crate::clock::Nanos;
+use crate::word::UNITS_PER_BYTE;
 use bucket::{Bucket, units};
 use profile::Kind;
-use word::UNITS_PER_BYTE;
 
 /// What a meter says of a packet, and what an earlier one has said. Green is conforming; yellow and red are
 /// nonconforming, red to be dropped first.

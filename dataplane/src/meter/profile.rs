@@ -1,7 +1,7 @@
 //! The numbers of an entitlement, checked: what a meter may be built from.
 
 use super::bucket::Fill;
-use super::word::UNITS_PER_BYTE;
+use crate::word::UNITS_PER_BYTE;
 use thiserror::Error;
 
 /// Rates a bucket may have, in bit/s: 8 kbit/s to 400 Gbit/s.

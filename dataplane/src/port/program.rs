@@ -55,7 +55,7 @@ pub enum OnStall {
 }
 
 /// Time without a heartbeat after which the program takes a worker for stalled. A worker beats on every turn, at least
-/// every 50 ms when it sleeps; shorter would take a worker that lost its core for a moment (a virtual machine's host does
+/// every 10 ms when it sleeps; shorter would take a worker that lost its core for a moment (a virtual machine's host does
 /// that for tens of milliseconds) for dead, longer leaves a real outage open.
 pub const STALE_AFTER: Nanos = Nanos(250 * 1_000_000);
 
@@ -104,7 +104,10 @@ impl ProgramError {
             }
             ProgramError::Attach { cause, .. } => match cause.raw_os_error().unwrap_or(0) {
                 code if code == nix::errno::Errno::EBUSY as i32 || code == nix::errno::Errno::EEXIST as i32 => {
-                    "another XDP program is attached: find it with `ip link show` or `bpftool net`, remove it with `ip link set dev IFACE xdp off`"
+                    "another XDP program is attached: `bpftool net` and `bpftool link` show it. If a process holds it by a link (another weir does), stop that process; only one attached by netlink goes with `ip link set dev IFACE xdp off`"
+                }
+                code if code == nix::errno::Errno::ENOSPC as i32 => {
+                    "the peer of this veth has more transmit queues than it has receive queues: `ethtool -L IFACE rx N` with as many, or set `xdp = \"generic\"` on the port"
                 }
                 code if code == nix::errno::Errno::ERANGE as i32 || code == nix::errno::Errno::EINVAL as i32 => {
                     "the MTU is too large for XDP in the driver (about 3,500 on veth): lower it with `ip link set dev IFACE mtu 1500`, or set `xdp = \"generic\"` on the port"
@@ -353,4 +356,25 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::errno::Errno;
+
+    use super::*;
+
+    #[test]
+    fn remedies_name_the_cause() {
+        let remedy = |errno: Errno| {
+            let error = ProgramError::Attach {
+                interface: "eth1".into(),
+                mode: XdpMode::Native,
+                cause: std::io::Error::from_raw_os_error(errno as i32),
+            };
+            error.remedy()
+        };
+        assert!(remedy(Errno::ENOSPC).contains("ethtool -L IFACE rx N"));
+        assert!(remedy(Errno::EBUSY).contains("bpftool link"));
+    }
 }

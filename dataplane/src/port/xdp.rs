@@ -6,6 +6,7 @@
 use af_xdp::{Kick, KickCounts, Socket, SocketConfig, Statistics, Umem};
 
 use super::Port;
+use crate::clock::{Clock, MonotonicClock, Nanos};
 use crate::frame::{Batch, FramePool, Packet};
 use crate::stats::Amount;
 
@@ -30,7 +31,12 @@ pub struct XdpPort {
     lengths: Box<[u32]>,
     staged: u32,
     consumed: u32,
+    /// Until then the kernel is not woken, because it has just said that the link is down.
+    down_until: Option<Nanos>,
 }
+
+/// How long a port whose link is down is left alone: asking at every turn would be a system call each, for nothing.
+const DOWN_PAUSE: Nanos = Nanos(10 * 1_000_000);
 
 impl XdpPort {
     /// Binds a socket. Its fill ring is stocked from `pool` before the bind, because some drivers leak otherwise.
@@ -52,6 +58,7 @@ impl XdpPort {
             lengths,
             staged: 0,
             consumed: 0,
+            down_until: None,
         })
     }
 
@@ -67,6 +74,12 @@ impl XdpPort {
     /// getsockopt(2) fails.
     pub fn statistics(&self) -> Result<Statistics, af_xdp::Error> {
         self.socket.statistics()
+    }
+
+    /// Whether the link was down a moment ago. Reads the clock only then.
+    fn is_down(&mut self) -> bool {
+        self.down_until = self.down_until.filter(|&until| MonotonicClock.now() < until);
+        self.down_until.is_some()
     }
 
     /// Length of the packet that the kernel consumed last.
@@ -115,10 +128,14 @@ impl Port for XdpPort {
         // Copy mode moves a limited number of packets per call and says EAGAIN; EBUSY ends a call after each packet that
         // the device dropped. Neither may leave a standing backlog in the TX ring, so go on while the kernel makes progress.
         let mut pending = self.socket.tx_pending();
-        while pending > 0 {
+        while pending > 0 && !self.is_down() {
             match self.socket.kick_tx() {
                 Kick::Dropped => dropped += Amount::one(self.last_consumed_len()),
                 Kick::Again => {}
+                Kick::NetworkDown => {
+                    self.down_until = Some(MonotonicClock.now().plus(DOWN_PAUSE));
+                    break;
+                }
                 _ => break,
             }
             let left = self.socket.tx_pending();

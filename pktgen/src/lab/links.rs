@@ -174,19 +174,32 @@ pub fn add_route(name: &str, prefix: IpAddr, prefix_len: u8, gateway: Option<IpA
 }
 
 /// Sees to it that there is a bridge `name`, up, without spanning tree, with exactly these interfaces added to it; those
-/// it has already stay. Calling it twice changes nothing. A bridge of an IPv6 address of its own stays silent.
+/// it has already stay. Calling it twice changes nothing. Says whether this call made the bridge; one that it made and
+/// could not finish is removed again. A bridge of an IPv6 address of its own stays silent.
 ///
 /// # Errors
 /// ENODEV if a port is not there, EOPNOTSUPP without the kernel module bridge, EBUSY if a port belongs to another bridge.
-pub fn ensure_bridge(name: &str, ports: &[&str]) -> Result<(), LabError> {
+pub fn ensure_bridge(name: &str, ports: &[&str]) -> Result<bool, LabError> {
     let step = format!("create the bridge {name}");
-    if device::index(name).is_err() {
+    let is_new = device::index(name).is_err();
+    if is_new {
         request(&step, async |handle| {
             // No forward delay: ports forward as soon as they are up, because without spanning tree there is nothing to
             // wait for. No snooping: a bridge that stands in for a wire must not send queries or filter multicast.
             let bridge = LinkBridge::new(name).forward_delay(0).mcast_snooping(false);
             handle.link().add(bridge.build()).execute().await
         })?;
+    }
+    let result = fill_bridge(name, ports, is_new);
+    if result.is_err() && is_new {
+        // The first error is the one to tell.
+        let _deleted = delete(name);
+    }
+    result.map(|()| is_new)
+}
+
+fn fill_bridge(name: &str, ports: &[&str], is_new: bool) -> Result<(), LabError> {
+    if is_new {
         disable_ipv6_autoconf(name)?;
     }
     let bridge = index(name)?;

@@ -1,4 +1,4 @@
-//! The one shared 128-bit atomic word under every bucket, and the model checker's stand-in for it.
+//! The one shared 128-bit atomic word under every bucket and port rate, and the model checker's stand-in for it.
 //!
 //! `portable_atomic` compiles it to `cmpxchg16b` on `x86_64` and `casp` or `ldxp`/`stxp` on `aarch64`; a CPU without either (`x86_64`
 //! before 2006) gets locks inside `portable_atomic`. Loom has no 128-bit atomic, so under `cfg(loom)` each
