@@ -193,7 +193,8 @@ fn take(
         PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
             interfaces.push(NgInterface {
                 ethernet: interface.linktype == Linktype::ETHERNET,
-                units_per_second: interface.ts_resolution().unwrap_or(1_000_000).max(1),
+                units_per_second: units_per_second(interface.if_tsresol)
+                    .ok_or("an interface counts time in units too small for 64 bits")?,
                 offset_seconds: interface.if_tsoffset,
             });
             Ok(false)
@@ -222,6 +223,17 @@ impl NgInterface {
         let offset = i128::from(self.offset_seconds) * 1_000_000_000;
         let total = i128::try_from(scaled).unwrap_or(i128::MAX).saturating_add(offset);
         u64::try_from(total.max(0)).unwrap_or(u64::MAX)
+    }
+}
+
+/// What an `if_tsresol` byte says (draft-ietf-opsawg-pcapng section 4.2): a negative power of ten of a second, or with the
+/// top bit set of two. pcap-parser's own reading knows no powers of two.
+fn units_per_second(resolution: u8) -> Option<u64> {
+    let exponent = u32::from(resolution & 0x7f);
+    if resolution & 0x80 == 0 {
+        10_u64.checked_pow(exponent)
+    } else {
+        1_u64.checked_shl(exponent)
     }
 }
 

@@ -117,6 +117,8 @@ impl Compiler {
     /// # Errors
     /// See [`CompileError`]; the numbers given out so far stay valid, and no table is made.
     pub fn compile(&mut self, config: &Config, at: Timestamp) -> Result<Compiled, CompileError> {
+        // Whatever can fail comes before the buckets are touched: a refused configuration must leave no trace in them.
+        let port_rates = self.port_rates(config)?;
         let class_ids = self.class_ids(config)?;
         let mut entries = Entries::default();
         let other = Direction::BOTH.map(|direction| {
@@ -154,7 +156,7 @@ impl Compiler {
             classifier,
             contracts: entries.contracts.into_boxed_slice(),
             other,
-            port_rates: self.port_rates(config)?,
+            port_rates,
             cells: self.cells.clone(),
         };
         Ok(Compiled {

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -65,6 +66,20 @@ pub enum ReplayError {
     /// The frames cannot be had.
     #[error("cannot take memory for frames: {0}")]
     Memory(af_xdp::Error),
+    /// More packets wait than a replay has frames for.
+    #[error(
+        "after {packets} packets all {FRAMES} frames hold packets that wait for a port's rate: replay a shorter capture, or raise the rate"
+    )]
+    Frames {
+        /// How many packets had entered.
+        packets: u64,
+    },
+    /// The output would overwrite the input.
+    #[error("{path} is the capture to read: write to another file")]
+    SameFile {
+        /// Both.
+        path: PathBuf,
+    },
 }
 
 /// Chunks for captured packets: captures of local traffic hold packets of up to 64 KiB before segmentation, and then some
@@ -82,9 +97,10 @@ pub fn replay(
     options: &ReplayOptions,
     mut progress: impl FnMut(u64),
 ) -> Result<TrafficReport, ReplayError> {
-    let mut reader = CaptureReader::open(&options.input)?;
-    let output = CaptureOutput::create(&options.output)?;
     let entrance = Entrance::find(config, options.port.as_deref())?;
+    let mut reader = CaptureReader::open(&options.input)?;
+    refuse_same_file(&options.input, &options.output)?;
+    let output = CaptureOutput::create(&options.output)?;
     let mut captured = Captured::default();
     let mut more = reader.next(&mut captured)?;
     let mut now = Nanos(captured.at);
@@ -93,7 +109,9 @@ pub fn replay(
     while more {
         now = now.max(Nanos(captured.at));
         bench.depart_until(now)?;
-        bench.enter(&captured, now)?;
+        if !bench.enter(&captured, now)? {
+            return Err(ReplayError::Frames { packets: count });
+        }
         more = reader.next(&mut captured)?;
         count += 1;
         if count.is_multiple_of(4096) {
@@ -102,6 +120,17 @@ pub fn replay(
     }
     bench.depart_until(Nanos(u64::MAX))?;
     bench.finish()
+}
+
+/// Two names may mean one file, so the files themselves are compared. An output that is not there yet is another file.
+fn refuse_same_file(input: &Path, output: &Path) -> Result<(), ReplayError> {
+    let file = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino()));
+    match (file(input), file(output)) {
+        (Ok(input_file), Ok(output_file)) if input_file == output_file => {
+            Err(ReplayError::SameFile { path: input.to_owned() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Where frames enter.
@@ -144,6 +173,8 @@ struct Bench<'a> {
     publisher: Publisher,
     shared: Arc<WorkerShared>,
     worker: Worker<MemoryPort>,
+    /// When the worker last turned; it must never turn at an earlier instant.
+    turned: Nanos,
     end: usize,
     names: [String; 2],
     output: CaptureOutput,
@@ -182,6 +213,7 @@ impl<'a> Bench<'a> {
             publisher,
             shared,
             worker,
+            turned: start,
             end: entrance.end,
             names,
             output,
@@ -199,13 +231,12 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    fn enter(&mut self, captured: &Captured, now: Nanos) -> Result<(), ReplayError> {
+    /// Lets a packet in; false when no frame is left for it, which takes full rings of 16 classes.
+    fn enter(&mut self, captured: &Captured, now: Nanos) -> Result<bool, ReplayError> {
         self.keep_periods(now)?;
         let (umem, pool) = self.worker.pool();
         let Some(mut frame) = pool.take() else {
-            // Every frame is held: the port would not have received this packet. Its loss shows in the ledger's absence of
-            // it, so make room instead by letting what waits go on first. This cannot happen while rings bound the held.
-            return Ok(());
+            return Ok(false);
         };
         umem.reset(&mut frame);
         let length = captured.data.len().min(umem.capacity(&frame));
@@ -216,21 +247,26 @@ impl<'a> Bench<'a> {
             wire_len: captured.wire_len,
         };
         self.worker.lanes_mut()[0].ports_mut()[self.end].arrive(packet);
+        self.turn(now)?;
+        Ok(true)
+    }
+
+    fn turn(&mut self, now: Nanos) -> Result<(), ReplayError> {
+        self.turned = now;
         self.worker.turn(now);
         self.write_departed(now)
     }
 
     /// Lets everything leave that may leave before `until`.
     fn depart_until(&mut self, until: Nanos) -> Result<(), ReplayError> {
-        let mut now = Nanos(0);
-        while let Some(at) = self.worker.next_departure(now) {
+        // From the last turn on, not from the beginning of time: what may go at once goes then.
+        while let Some(at) = self.worker.next_departure(self.turned) {
             if at >= until {
                 break;
             }
-            now = now.max(at);
+            let now = self.turned.max(at);
             self.keep_periods(now)?;
-            self.worker.turn(now);
-            self.write_departed(now)?;
+            self.turn(now)?;
         }
         Ok(())
     }
@@ -256,6 +292,9 @@ impl<'a> Bench<'a> {
         Ok(report)
     }
 }
+
+/// The last instant that fits a pcap record: 32 bits of seconds since 1970.
+const PCAP_END: Nanos = Nanos(u32::MAX as u64 * 1_000_000_000 + 999_999_999);
 
 /// A pcap file with nanosecond timestamps.
 struct CaptureOutput {
@@ -285,6 +324,12 @@ impl CaptureOutput {
     }
 
     fn write(&mut self, at: Nanos, bytes: &[u8], wire_len: u32) -> Result<(), ReplayError> {
+        if at > PCAP_END {
+            return Err(ReplayError::Write {
+                path: self.path.clone(),
+                cause: io::Error::other("a packet leaves after 2106-02-07, which a pcap file cannot say"),
+            });
+        }
         let packet = PcapPacket::new(std::time::Duration::from_nanos(at.0), wire_len, bytes);
         let failed = |error| ReplayError::Write {
             path: self.path.clone(),

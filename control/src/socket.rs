@@ -1,12 +1,12 @@
 //! The control socket: how `weir status` and `weir reload` reach a running appliance.
 //!
 //! A Unix stream socket that only its owner may open (mode 0600). A client sends one line of JSON, the appliance answers
-//! with one line of JSON and closes. Requests are at most 4 KiB and must come within two seconds, so a slow or hostile
-//! client costs a thread for that long and nothing else.
+//! with one line of JSON and closes. Requests are at most 4 KiB and must come within two seconds, answers must be taken
+//! within thirty, so a slow or hostile client costs a thread for that long and nothing else.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,6 +68,8 @@ const REQUEST_MAX: usize = 4096;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Time the control thread may take for an answer; compiling 100,000 contracts is the longest of them.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+/// Most bytes handed to one write: a client that reads at all takes them within [`PATIENCE`].
+const WRITE_PIECE: usize = 64 << 10;
 /// Connections served at once. An operator's tools need a few; more would only be somebody's mistake.
 const CONNECTIONS_MAX: usize = 16;
 
@@ -92,9 +94,16 @@ impl ControlSocket {
                 "another weir answers at this socket",
             ));
         }
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        match fs::symlink_metadata(path) {
+            Ok(found) if found.file_type().is_socket() => fs::remove_file(path)?,
+            Ok(_) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    "not a socket, so left alone",
+                ));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
         let listener = UnixListener::bind(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
@@ -142,7 +151,7 @@ fn accept(listener: &UnixListener, calls: &Sender<Call>) {
         let (calls, counted) = (calls.clone(), open.clone());
         let served = std::thread::Builder::new().name("weir-client".into()).spawn(move || {
             // A client that went away is its own affair.
-            let _done = serve(stream, &calls);
+            let _done = serve(&stream, &calls);
             counted.fetch_sub(1, Ordering::Relaxed);
         });
         if served.is_err() {
@@ -151,17 +160,33 @@ fn accept(listener: &UnixListener, calls: &Sender<Call>) {
     }
 }
 
-fn serve(mut stream: UnixStream, calls: &Sender<Call>) -> io::Result<()> {
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let line = read_request(&stream)?;
+fn serve(stream: &UnixStream, calls: &Sender<Call>) -> io::Result<()> {
+    let line = read_request(stream)?;
     let response = match serde_json::from_slice::<Request>(&line) {
         Ok(request) => call(request, calls),
         Err(error) => Response::Invalid {
             reason: format!("not a request: {error}"),
         },
     };
-    serde_json::to_writer(&mut stream, &response)?;
-    stream.write_all(b"\n")
+    let mut answer = serde_json::to_vec(&response)?;
+    answer.push(b'\n');
+    write_answer(stream, &answer)
+}
+
+/// Writes it all within [`ANSWER_PATIENCE`], however little the client takes at a time.
+fn write_answer(mut stream: &UnixStream, mut answer: &[u8]) -> io::Result<()> {
+    let deadline = Instant::now() + ANSWER_PATIENCE;
+    while !answer.is_empty() {
+        if Instant::now() >= deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_write_timeout(Some(PATIENCE))?;
+        // A short write lets the deadline be seen now and then.
+        let piece = &answer[..answer.len().min(WRITE_PIECE)];
+        let written = stream.write(piece)?;
+        answer = &answer[written..];
+    }
+    Ok(())
 }
 
 /// Reads up to the end of the line, within [`PATIENCE`] in all, however the bytes trickle in.

@@ -31,7 +31,7 @@ pub struct ShaperRate {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ShaperRateError {
     /// A rate outside [`ShaperRate::RATE_BPS`].
-    #[error("rate is {rate_bps} bit/s; a port rate is 8000 to 400000000000 bit/s")]
+    #[error("rate is {rate_bps} bit/s; a port rate is 8000 to 800000000000 bit/s")]
     RateOutOfRange {
         /// What it was, in bit/s.
         rate_bps: u64,
@@ -45,10 +45,10 @@ pub enum ShaperRateError {
 }
 
 impl ShaperRate {
-    /// 8 kbit/s to 400 Gbit/s.
-    pub const RATE_BPS: std::ops::RangeInclusive<u64> = 8_000..=400_000_000_000;
+    /// 8 kbit/s to 800 Gbit/s.
+    pub const RATE_BPS: std::ops::RangeInclusive<u64> = 8_000..=800_000_000_000;
 
-    /// 10 ms: already a burst of 500 MB at 400 Gbit/s, and far from where a level would overflow (23 ms).
+    /// 10 ms: already a burst of 1 GB at 800 Gbit/s, and a seventh less than where a level would overflow (11.5 ms).
     pub const SLACK_MAX: Nanos = Nanos(10_000_000);
 
     /// A port of `rate_bps`. After idle time it may send `slack` worth of the rate at once: zero paces perfectly (a

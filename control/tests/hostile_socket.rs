@@ -1,0 +1,135 @@
+//! Clients that the control socket must outlive: none of them keeps a later, decent one from its answer.
+
+mod common;
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use common::{Chance, Scratch};
+use control::socket::{Call, ControlSocket, Request, Response, ask};
+use crossbeam::channel::unbounded;
+
+/// A control thread that answers every request by a refusal of `answer_len` bytes.
+fn serve(scratch: &Scratch, answer_len: usize) -> (ControlSocket, PathBuf) {
+    let path = scratch.file("control.sock");
+    let (sender, calls) = unbounded::<Call>();
+    let socket = ControlSocket::listen(&path, sender).unwrap();
+    std::thread::spawn(move || {
+        for call in calls {
+            let _gone = call.answer.send(Response::Refused {
+                reason: "x".repeat(answer_len),
+            });
+        }
+    });
+    (socket, path)
+}
+
+fn decent(path: &Path) -> bool {
+    matches!(ask(path, Request::Status), Ok(Response::Refused { .. }))
+}
+
+/// Waits until a decent client is served again; a full house may turn it away for as long as its guests are suffered.
+fn decent_within(path: &Path, patience: Duration) -> bool {
+    let start = Instant::now();
+    while start.elapsed() < patience {
+        if decent(path) {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    false
+}
+
+#[test]
+fn garbage_is_answered_and_forgotten() {
+    let scratch = Scratch::new("garbage");
+    let (_socket, path) = serve(&scratch, 10);
+    let mut chance = Chance::seeded("socket", 3);
+    for _ in 0..200 {
+        let mut client = UnixStream::connect(&path).unwrap();
+        let mut garbage: Vec<u8> = (0..chance.below(600)).map(|_| chance.next() as u8).collect();
+        garbage.push(b'\n');
+        let _gone = client.write_all(&garbage);
+        let mut answer = Vec::new();
+        let _reset = client.read_to_end(&mut answer);
+        let text = String::from_utf8(answer).unwrap();
+        assert!(text.is_empty() || text.contains("invalid"), "{text}");
+    }
+    assert!(decent(&path));
+}
+
+#[test]
+fn a_huge_line_costs_four_kilobytes() {
+    let scratch = Scratch::new("huge");
+    let (_socket, path) = serve(&scratch, 10);
+    let mut client = UnixStream::connect(&path).unwrap();
+    client.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
+    let written = (0..1_000)
+        .take_while(|_| client.write_all(&[b'a'; 65_536]).is_ok())
+        .count();
+    assert!(written < 1_000, "64 MB of one line were taken");
+    assert!(decent(&path));
+}
+
+#[test]
+fn a_hundred_silent_clients_are_suffered_for_two_seconds() {
+    let scratch = Scratch::new("silent");
+    let (_socket, path) = serve(&scratch, 10);
+    let silent: Vec<UnixStream> = (0..100).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    assert!(decent_within(&path, Duration::from_secs(8)));
+    drop(silent);
+}
+
+#[test]
+fn clients_that_trickle_are_suffered_for_two_seconds() {
+    let scratch = Scratch::new("trickle");
+    let (_socket, path) = serve(&scratch, 10);
+    let mut slow: Vec<UnixStream> = (0..16).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(4) {
+        for client in &mut slow {
+            let _gone = client.write(b" ");
+        }
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    assert!(decent(&path), "the slow ones are still being read");
+}
+
+#[test]
+fn clients_that_read_slowly_or_vanish_hold_nobody_up() {
+    let scratch = Scratch::new("vanish");
+    let (_socket, path) = serve(&scratch, 4 << 20);
+    for _ in 0..50 {
+        let mut client = UnixStream::connect(&path).unwrap();
+        let _gone = client.write_all(b"{\"command\":\"status\"}\n");
+    }
+    // These read a little now and then, so that no single write of the answer waits for long.
+    let mut slow: Vec<UnixStream> = (0..16).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    for client in &mut slow {
+        let _gone = client.write_all(b"{\"command\":\"status\"}\n");
+    }
+    let start = Instant::now();
+    let mut chunk = [0; 64 << 10];
+    while start.elapsed() < Duration::from_secs(5) {
+        for client in &mut slow {
+            client.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+            let _some = client.read(&mut chunk);
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    assert!(
+        decent_within(&path, Duration::from_secs(4)),
+        "slow readers hold all places"
+    );
+}
+
+#[test]
+fn only_a_socket_is_replaced() {
+    let scratch = Scratch::new("file");
+    let path = scratch.file("precious.toml");
+    std::fs::write(&path, "precious").unwrap();
+    assert!(ControlSocket::listen(&path, unbounded::<Call>().0).is_err());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+}
