@@ -21,7 +21,7 @@ pub(crate) mod keys {
     pub(crate) const DROP_IN: &[&str] = &["segment", "service", "contract"];
     pub(crate) const DEFAULTS: &[&str] = &["uncontracted", "other", "layer", "meter", "grain"];
     pub(crate) const WORKERS: &[&str] = &["cpus", "batch", "poll"];
-    pub(crate) const PORT: &[&str] = &["name", "interface", "side", "rate", "xdp"];
+    pub(crate) const PORT: &[&str] = &["name", "interface", "side", "rate", "xdp", "zero_copy"];
     pub(crate) const WIRE: &[&str] = &["ports", "bridge"];
     pub(crate) const CLASS: &[&str] = &[
         "name",
@@ -170,6 +170,8 @@ struct Port {
     rate: Option<Quantity>,
     /// Default "auto".
     xdp: Option<Xdp>,
+    /// Whether to use zero-copy where the driver offers it. Default true.
+    zero_copy: Option<bool>,
 }
 
 #[derive(JsonSchema)]

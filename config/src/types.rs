@@ -168,6 +168,8 @@ pub struct Port {
     pub rate_bps: Option<u64>,
     /// How the XDP program is attached; default automatic.
     pub xdp: XdpMode,
+    /// Whether zero-copy is used where the driver offers it; default yes.
+    pub zero_copy: bool,
 }
 
 /// Where a port looks to.

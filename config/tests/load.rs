@@ -125,6 +125,18 @@ fn every_rule_names_its_place() {
             "there is no class \"golt\"",
         ),
         ("[defaults]\ngrain = \"flow\"".into(), 17, 9, "packet grain only"),
+        (
+            "[[port]]\nname = \"x\"\ninterface = \"eth9\"\nside = \"site\"\nrate = \"401 Gbit/s\"".into(),
+            20,
+            8,
+            "out of range",
+        ),
+        (
+            "[[port]]\nname = \"x\"\ninterface = \"eth9\"\nside = \"site\"\nzero_copy = \"no\"".into(),
+            20,
+            13,
+            "zero_copy",
+        ),
         ("[workers]\nbatch = 65".into(), 17, 9, "out of range"),
         ("[workers]\ncpus = [1, 1]".into(), 17, 12, "listed twice"),
         (

@@ -295,7 +295,7 @@ pub fn build_worker(
             let port_config = XdpPortConfig {
                 interface_index: interface.index,
                 queue: lane.queue,
-                socket: socket_config(),
+                socket: socket_config(config),
                 partial_checksums: interface.has_partial_checksums(),
             };
             let socket = XdpPort::bind(&umem, &port_config, &mut pool).map_err(|cause| StartError::Socket {
@@ -330,13 +330,16 @@ pub fn build_worker(
     })
 }
 
-fn socket_config() -> SocketConfig {
+fn socket_config(config: &Config) -> SocketConfig {
+    // The ports of a wire share their frames, and the first socket decides how all of them are bound: one port that must
+    // copy makes all copy.
+    let may_zero_copy = config.ports.iter().all(|port| port.zero_copy);
     SocketConfig {
         rx_size: RING,
         tx_size: RING,
         fill_size: RING,
         completion_size: RING,
-        bind: BindMode::Auto,
+        bind: if may_zero_copy { BindMode::Auto } else { BindMode::Copy },
         need_wakeup: true,
         // One wake-up for a whole turn's packets instead of one for each 32.
         tx_budget: Some(128),
@@ -361,7 +364,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Option<String> {
         config
             .ports
             .iter()
-            .map(|p| (p.name.clone(), p.interface.clone(), p.side, p.xdp))
+            .map(|p| (p.name.clone(), p.interface.clone(), p.side, p.xdp, p.zero_copy))
             .collect()
     };
     let wires = |config: &Config| -> Vec<_> {

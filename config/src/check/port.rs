@@ -38,6 +38,7 @@ pub(super) fn ports<'t>(base: &Table<'t>, whole: bool, log: &mut Log) -> (Vec<Op
             .and_then(|value| value.word(log));
         let rate_bps = table.get("rate").and_then(|value| rate(value, PORT_RATE_MAX, log));
         let xdp = word_or_default(&table, "xdp", log);
+        let zero_copy = table.get("zero_copy").map_or(Some(true), |value| value.boolean(log));
         places.push(name_value.map_or(table.at, |value| value.at));
         let port = || {
             Some(Port {
@@ -46,6 +47,7 @@ pub(super) fn ports<'t>(base: &Table<'t>, whole: bool, log: &mut Log) -> (Vec<Op
                 side: side?,
                 rate_bps,
                 xdp,
+                zero_copy: zero_copy?,
             })
         };
         ports.push(port());
