@@ -193,13 +193,15 @@ impl DemoService {
             "[[service]]\nname = \"{}\"\nendpoints = [\"{}\"]\nowner = \"demo\"\n",
             self.name, self.prefix
         );
+        // Who stays within the entitlement must be able to catch up after losing its core for a moment; who does not fills
+        // any burst at once, and all of them together should not hold each other up.
+        let burst = if self.within() { "100 ms" } else { "20 ms" };
         if let Some(rate) = entitled_bps {
             // Writing to a String cannot fail.
             let _ok = write!(
                 text,
                 "\n[[contract]]\nservice = \"{}\"\nclass = \"{}\"\nregion = \"demo\"\ndirection = \"egress\"\n\
-                 rate = \"{rate} bit/s\"\n# Long enough that a sender that lost its core for a moment may catch up.\n\
-                 burst = \"100 ms\"\nslo = \"99.9 %\"\nfrom = 2020-01-01\nuntil = 2120-01-01\n",
+                 rate = \"{rate} bit/s\"\nburst = \"{burst}\"\nslo = \"99.9 %\"\nfrom = 2020-01-01\nuntil = 2120-01-01\n",
                 self.name, self.class.name
             );
         }
