@@ -276,7 +276,14 @@ fn octets(count: Count) -> String {
 }
 
 fn scaled(value: f64, unit: &str) -> String {
-    let steps = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
+    let steps = [
+        (1e18, "E"),
+        (1e15, "P"),
+        (1e12, "T"),
+        (1e9, "G"),
+        (1e6, "M"),
+        (1e3, "k"),
+    ];
     let (divisor, prefix) = steps.into_iter().find(|(step, _)| value >= *step).unwrap_or((1.0, ""));
     let number = format!("{:.2}", value / divisor);
     let number = number.trim_end_matches('0').trim_end_matches('.');
