@@ -2,8 +2,7 @@
 //
 // The receiver's XDP program: every packet goes to the socket that serves its queue, and to the kernel if none does.
 //
-// Header-free, so that building it needs nothing but clang; the object beside it is what the Rust code loads. Build:
-//     clang -O2 -g -ffile-prefix-map="$PWD=." -target bpf -c redirect.bpf.c -o redirect.bpf.o && llvm-strip -g redirect.bpf.o
+// Header-free, so that building it needs nothing but clang; the object beside it is what the Rust code loads. build.sh builds it.
 
 typedef unsigned int u32;
 typedef unsigned long long u64;
