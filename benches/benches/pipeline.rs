@@ -175,8 +175,8 @@ fn stages(effort: Effort, tables: &[std::sync::Arc<ContractTable>; 2], rows: &mu
     rows.push(measure("classify, flow known", effort, |round| {
         round.time(PASS, || {
             for headers in &headers {
-                let look_up = classifier.look_up(headers);
-                black_box(classifier.classify(&tables[0], headers, look_up, now));
+                let place = classifier.place(headers);
+                black_box(classifier.classify(&tables[0], headers, place, now));
             }
         });
         Ok(())
@@ -191,8 +191,8 @@ fn stages(effort: Effort, tables: &[std::sync::Arc<ContractTable>; 2], rows: &mu
         let table = &tables[turn % 2];
         round.time(FLOWS, || {
             for headers in &all {
-                let look_up = classifier.look_up(headers);
-                black_box(classifier.classify(table, headers, look_up, now));
+                let place = classifier.place(headers);
+                black_box(classifier.classify(table, headers, place, now));
             }
         });
         Ok(())
@@ -224,8 +224,8 @@ fn meter(
     let contracts: Vec<_> = headers
         .iter()
         .map(|headers| {
-            let look_up = classifier.look_up(headers);
-            *table.contract(classifier.classify(table, headers, look_up, now).0)
+            let place = classifier.place(headers);
+            *table.contract(classifier.classify(table, headers, place, now).0)
         })
         .collect();
     let mut clock = now;

@@ -303,8 +303,8 @@ impl Simulation {
                 let (index, l3_len) = match packet::parse(&bytes, bytes.len()) {
                     Parsed::Ip(headers) => {
                         let shadow = &mut self.shadows[direction.index()];
-                        let look_up = shadow.look_up(&headers);
-                        (shadow.classify(&table, &headers, look_up, self.now).0, headers.l3_len)
+                        let place = shadow.place(&headers);
+                        (shadow.classify(&table, &headers, place, self.now).0, headers.l3_len)
                     }
                     Parsed::Other { l3_offset, .. } => {
                         (table.other[direction.index()], wire_len - u32::from(l3_offset))

@@ -14,15 +14,15 @@ use arrayvec::ArrayVec;
 
 use crate::cells::{Cells, SlotId};
 use crate::checksum;
-use crate::classify::{LookUp, PathClassifier};
+use crate::classify::{PathClassifier, Place};
 use crate::clock::Nanos;
 use crate::contract::{Action, Contract, ContractTable, Direction, Judge, Marking};
-use crate::frame::{BATCH, Batch, FramePool, Packet, Umem};
+use crate::frame::{Batch, FramePool, Packet, Umem};
 use crate::mark;
 use crate::meter::Color;
 use crate::packet::{self, Family, Headers, Parsed};
 use crate::port::Port;
-use crate::prefetch::prefetch;
+use crate::prefetch::{prefetch, prefetch_for_writing};
 use crate::priority::{Entry, Gate, Half, Refused, RingId, Rings, Sink};
 use crate::shaper::{ConformingBacklog, ShaperRate, ShaperState};
 use crate::stats::{Amount, DropReason, PathCounters};
@@ -30,6 +30,10 @@ use crate::stats::{Amount, DropReason, PathCounters};
 /// Packets that one priority ring holds. At 1500 bytes and 10 Gbit/s a full ring is 1.2 ms of line rate, at 200 Mbit/s
 /// 61 ms, where CoDel has long begun to work; fewer would lose bursts of slow links, more would only hold frames.
 pub const RING_CAPACITY: usize = 1024;
+
+/// Packets that go through the stages together. What is known of them meanwhile (160 bytes each) then stays in the nearest
+/// cache, which the kernel's copying of a whole batch would push it out of; fewer would not hide a cache miss.
+const FEW: usize = 16;
 
 /// What all workers share about a port they send to: the pace of its rate, and who still holds conforming packets for it.
 #[derive(Debug)]
@@ -122,23 +126,42 @@ impl Path {
         table: &ContractTable,
         now: Nanos,
     ) {
-        // Each loop begins to load what the next one needs: a batch waits for its cache misses together, not in turn.
         for packet in batch.iter() {
-            prefetch(umem.bytes(&packet.frame));
+            prefetch_for_writing(umem.bytes(&packet.frame));
         }
-        let mut parsed: ArrayVec<(Parsed, Option<LookUp>), BATCH> = ArrayVec::new();
-        for packet in batch.iter() {
+        let mut packets = batch.drain(..);
+        loop {
+            let mut few: ArrayVec<Packet, FEW> = packets.by_ref().take(FEW).collect();
+            if few.is_empty() {
+                return;
+            }
+            self.admit_few(&mut few, complete_checksums, umem, pool, table, now);
+        }
+    }
+
+    /// Each loop begins to load what the next one needs: packets wait for their cache misses together, not in turn.
+    fn admit_few(
+        &mut self,
+        packets: &mut ArrayVec<Packet, FEW>,
+        complete_checksums: bool,
+        umem: &Umem,
+        pool: &mut FramePool,
+        table: &ContractTable,
+        now: Nanos,
+    ) {
+        let mut parsed: ArrayVec<(Parsed, Option<Place>), FEW> = ArrayVec::new();
+        for packet in packets.iter() {
             let headers = packet::parse(umem.bytes(&packet.frame), packet.wire_len as usize);
-            let look_up = match &headers {
-                Parsed::Ip(headers) => self.classifier.look_up(headers),
+            let place = match &headers {
+                Parsed::Ip(headers) => self.classifier.place(headers),
                 Parsed::Other { .. } => None,
             };
-            parsed.push((headers, look_up));
+            parsed.push((headers, place));
             self.counters.received += Amount::one(packet.wire_len);
         }
-        let mut judged: ArrayVec<Judged<'_>, BATCH> = ArrayVec::new();
-        for (packet, (headers, look_up)) in batch.iter().zip(&parsed) {
-            let one = self.classify(table, headers, *look_up, packet.wire_len, now);
+        let mut judged: ArrayVec<Judged<'_>, FEW> = ArrayVec::new();
+        for (packet, (headers, place)) in packets.iter().zip(&parsed) {
+            let one = self.classify(table, headers, *place, packet.wire_len, now);
             prefetch(one.contract);
             judged.push(one);
         }
@@ -146,7 +169,7 @@ impl Path {
             prefetch(table.cells.buckets(judged.contract.slot));
             prefetch(table.cells.counters(self.worker, judged.contract.slot));
         }
-        for (mut packet, judged) in batch.drain(..).zip(&judged) {
+        for (mut packet, judged) in packets.drain(..).zip(&judged) {
             if complete_checksums && let Some(headers) = judged.headers {
                 complete_checksum(umem, &mut packet, headers);
             }
@@ -246,13 +269,13 @@ impl Path {
         &mut self,
         table: &'a ContractTable,
         parsed: &'a Parsed,
-        look_up: Option<LookUp>,
+        place: Option<Place>,
         wire_len: u32,
         now: Nanos,
     ) -> Judged<'a> {
         match parsed {
             Parsed::Ip(headers) => {
-                let (index, arrived) = self.classifier.classify(table, headers, look_up, now);
+                let (index, arrived) = self.classifier.classify(table, headers, place, now);
                 let counted = table.layer.count(wire_len, headers.l3_len);
                 let contract = table.contract(index);
                 Judged {

@@ -210,7 +210,7 @@ mod tests {
             ),
             (
                 UmemConfig {
-                    frame_size: 8192,
+                    frame_size: 3072,
                     ..umem.clone()
                 },
                 "frame_size",
@@ -239,6 +239,8 @@ mod tests {
         ] {
             assert_eq!(field_of(config.validate()), field, "{config:?}");
         }
+        // Fine as memory, but not for a socket.
+        assert_eq!(field_of(UmemConfig::validate_for_socket(8192)), "frame_size");
         UmemConfig {
             frame_count: 1 << 21,
             headroom: 1536,

@@ -130,13 +130,6 @@ pub struct PathClassifier {
     fragments: FragmentTable,
 }
 
-/// A packet between the two halves of classifying.
-#[derive(Clone, Copy)]
-pub struct LookUp {
-    place: Place,
-    key: FlowKey,
-}
-
 /// Fragmented packets under way that one path remembers. 4,096 at 30 s are 136 new fragmented packets a second for ever,
 /// or a burst of 4,096; beyond that the oldest are forgotten and match endpoints without ports.
 const FRAGMENTS: usize = 4_096;
@@ -152,16 +145,12 @@ impl PathClassifier {
         }
     }
 
-    /// First half of classifying: what the packet will be looked up by. Begins to load the place where it may be known, so
-    /// that the second half, after those of the rest of the batch have begun too, need not wait. `None`: a fragment.
+    /// First half of classifying: where the packet's flow may be known. Begins to load that, so that the second half, after
+    /// those of the packets beside it have begun too, need not wait. `None`: a fragment.
     #[inline]
     #[must_use]
-    pub fn look_up(&self, headers: &Headers) -> Option<LookUp> {
-        let key = FlowKey::of(headers)?;
-        Some(LookUp {
-            place: self.cache.place(&key),
-            key,
-        })
+    pub fn place(&self, headers: &Headers) -> Option<Place> {
+        Some(self.cache.place(&FlowKey::of(headers)?))
     }
 
     /// Second half: the contract of a packet, and the colour it arrives with.
@@ -170,10 +159,11 @@ impl PathClassifier {
         &mut self,
         table: &ContractTable,
         headers: &Headers,
-        look_up: Option<LookUp>,
+        place: Option<Place>,
         now: Nanos,
     ) -> (ContractIndex, Color) {
-        let Some(LookUp { place, key }) = look_up else {
+        // The key is made twice: that is cheaper than keeping its 48 bytes between the halves.
+        let (Some(place), Some(key)) = (place, FlowKey::of(headers)) else {
             return self.classify_fragment(table, headers, now);
         };
         if let Some(known) = self.cache.get(place, &key, table.generation) {
