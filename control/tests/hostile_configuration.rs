@@ -150,7 +150,7 @@ fn the_program_says_so_by_its_status() {
 
 #[test]
 fn the_fastest_port_allowed_compiles() {
-    let text = BASE.replace("10 Gbit/s", "800 Gbit/s");
+    let text = BASE.replace("10 Gbit/s", "400 Gbit/s");
     let loaded = config::load_texts((Path::new("weir.toml"), &text), &[]).unwrap();
     assert!(
         Compiler::new(1, Nanos(100_000))

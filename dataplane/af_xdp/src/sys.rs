@@ -26,18 +26,18 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// Zeroed memory of this process, present at once, so that the first packet does not fault.
     pub(crate) fn anonymous(len: usize, huge_pages: bool, prefault: bool) -> io::Result<Self> {
-        let populate = if prefault { libc::MAP_POPULATE } else { 0 };
+        // Huge pages must be reserved: a page that is missing on first touch would end the process.
+        let populate = match (prefault, huge_pages) {
+            (true, _) => libc::MAP_POPULATE,
+            (false, true) => 0,
+            (false, false) => libc::MAP_NORESERVE,
+        };
         let huge = if huge_pages {
             libc::MAP_HUGETLB | libc::MAP_HUGE_2MB
         } else {
             0
         };
-        Self::map(
-            len,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | populate | huge,
-            -1,
-            0,
-        )
+        Self::map(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | populate | huge, -1, 0)
     }
 
     /// `len` bytes of what `fd` stands for, from `offset` on, shared with the kernel and readable and writable.
