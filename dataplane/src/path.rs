@@ -22,7 +22,7 @@ use crate::mark;
 use crate::meter::Color;
 use crate::packet::{self, Family, Headers, Parsed};
 use crate::port::Port;
-use crate::prefetch::{prefetch, prefetch_for_writing};
+use crate::prefetch::prefetch;
 use crate::priority::{Entry, Gate, Half, Refused, RingId, Rings, Sink};
 use crate::shaper::{ConformingBacklog, ShaperRate, ShaperState};
 use crate::stats::{Amount, DropReason, PathCounters};
@@ -127,7 +127,7 @@ impl Path {
         now: Nanos,
     ) {
         for packet in batch.iter() {
-            prefetch_for_writing(umem.bytes(&packet.frame));
+            prefetch(umem.bytes(&packet.frame));
         }
         let mut packets = batch.drain(..);
         loop {

@@ -2,19 +2,6 @@
 //! has no safe form in `core::arch`, and a batch that waits for its cache misses one after the other takes twice as long.
 #![allow(unsafe_code)]
 
-/// As [`prefetch`], and takes the line from the core that wrote it last, for whoever is going to write to it.
-#[inline(always)]
-pub(crate) fn prefetch_for_writing<T: ?Sized>(value: &T) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        // SAFETY: as below; a processor without PREFETCHW takes the instruction for one that does nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_ET0>(std::ptr::from_ref(value).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _unused = value;
-}
-
 /// Begins to load the line that holds the first byte of `value`. A hint: it changes nothing and cannot fault.
 #[inline(always)]
 pub(crate) fn prefetch<T: ?Sized>(value: &T) {

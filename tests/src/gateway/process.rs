@@ -2,9 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc;
-use std::thread::JoinHandle;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -17,6 +15,8 @@ use crate::weir_binary;
 
 /// A running `weir`; dropping it kills it.
 pub struct Weir {
+    /// weir ends when this closes: with the test, however that ends. Kept apart, because waiting for a child closes its own.
+    _leash: Option<ChildStdin>,
     child: Child,
     gw: Namespace,
     directory: PathBuf,
@@ -24,7 +24,6 @@ pub struct Weir {
     pub socket: PathBuf,
     log: PathBuf,
     found: Vec<(String, String)>,
-    keeper: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
 }
 
 /// How it ended.
@@ -67,15 +66,15 @@ impl Weir {
             .tempfile_in(directory)
             .expect("a log file");
         let (log, path) = log.keep().expect("a log file that stays");
-        let (child, keeper) = keep_child(gw, directory, socket, by, log);
+        let mut child = start(gw, directory, socket, by, log);
         Self {
+            _leash: child.stdin.take(),
             child,
             gw: gw.clone(),
             directory: directory.to_owned(),
             socket: socket.to_owned(),
             log: path,
             found,
-            keeper: Some(keeper),
         }
     }
 
@@ -265,22 +264,10 @@ impl Drop for Weir {
         if std::thread::panicking() {
             eprintln!("weir wrote:\n{}", self.log());
         }
-        if let Some((release, keeper)) = self.keeper.take() {
-            drop(release);
-            let _ended = keeper.join();
-        }
     }
 }
 
-/// Starts the child from a thread that lives as long as the child is wanted: the kernel takes the end of the *thread* that
-/// started a process for the death of its parent.
-fn keep_child(
-    gw: &Namespace,
-    directory: &Path,
-    socket: &Path,
-    by: &[&str],
-    log: File,
-) -> (Child, (mpsc::Sender<()>, JoinHandle<()>)) {
+fn start(gw: &Namespace, directory: &Path, socket: &Path, by: &[&str], log: File) -> Child {
     let mut line: Vec<std::ffi::OsString> = by.iter().map(Into::into).collect();
     line.push(weir_binary().into());
     let mut command = Command::new(&line[0]);
@@ -292,16 +279,8 @@ fn keep_child(
         .arg("--socket")
         .arg(socket)
         .arg("--die-with-parent")
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(log);
-    let (started, child) = mpsc::channel();
-    let (release, released) = mpsc::channel::<()>();
-    let keeper = gw.spawn_thread("weir-keeper", move || {
-        let _sent = started.send(command.spawn());
-        // Returns when the other end is dropped.
-        let _released = released.recv();
-    });
-    let child = child.recv().expect("the keeper answers").expect("weir starts");
-    (child, (release, keeper.expect("a thread in the namespace")))
+    gw.spawn(&mut command).expect("weir starts")
 }
