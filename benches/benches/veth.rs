@@ -1,6 +1,6 @@
 //! What AF_XDP forwards on veth, bare and with weir's whole pipeline, side by side.
 //!
-//!     cargo bench -p weir-benches --bench veth [-- --quick] [--json]
+//!     cargo bench -p weir-benches --bench veth [-- --quick] [--json] [--short | --long]
 //!
 //! ```text
 //!   namespace           namespace "gateway"             namespace
@@ -74,12 +74,17 @@ fn main() -> Result<(), Error> {
     let (rounds, window) = if has("--quick") {
         (3, Duration::from_millis(300))
     } else {
-        (7, Duration::from_millis(1_500))
+        (21, Duration::from_millis(500))
+    };
+    let lengths: &[usize] = match (has("--short"), has("--long")) {
+        (true, false) => &[SHORT],
+        (false, true) => &[LONG],
+        _ => &[SHORT, LONG],
     };
     let topology = Topology::new()?;
     let flows = workload::flows(&mut Random::new(u64::from(SEED)));
     let mut measured = Vec::new();
-    for frame_len in [SHORT, LONG] {
+    for &frame_len in lengths {
         measured.push(topology.compare(&flows, frame_len, rounds, window)?);
     }
     if has("--json") {

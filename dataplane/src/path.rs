@@ -8,6 +8,7 @@
 //! packets, a contract table and `now`, so tests, fuzzing and replay run exactly what a worker runs. The stages know
 //! nothing of each other; this file is the only place where they meet.
 
+use std::hint::black_box;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
@@ -126,9 +127,9 @@ impl Path {
         table: &ContractTable,
         now: Nanos,
     ) {
-        for packet in batch.iter() {
-            prefetch(umem.bytes(&packet.frame));
-        }
+        // Loads, because a prefetch may be given up where a page must be looked up first. They wait together.
+        let touched = batch.iter().filter_map(|packet| umem.bytes(&packet.frame).first());
+        black_box(touched.fold(0, |all, byte| all ^ byte));
         let mut packets = batch.drain(..);
         loop {
             let mut few: ArrayVec<Packet, FEW> = packets.by_ref().take(FEW).collect();
@@ -158,6 +159,10 @@ impl Path {
             };
             parsed.push((headers, place));
             self.counters.received += Amount::one(packet.wire_len);
+        }
+        // In a loop of their own: where a page must be looked up first, the processor then looks up several at once.
+        for place in parsed.iter().filter_map(|(_, place)| *place) {
+            self.classifier.prefetch(place);
         }
         let mut judged: ArrayVec<Judged<'_>, FEW> = ArrayVec::new();
         for (packet, (headers, place)) in packets.iter().zip(&parsed) {

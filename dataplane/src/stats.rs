@@ -121,7 +121,7 @@ impl Counter {
 
 /// What one worker did with the packets of one contract. `offered` is conforming + nonconforming, so it is not kept.
 #[derive(Debug, Default)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub struct ContractCounters {
     /// Judged inside the entitlement.
     pub conforming: Counter,

@@ -13,9 +13,14 @@ pub(crate) const TX_METADATA_LEN: u32 = 24;
 /// A mapping of memory that is unmapped when dropped.
 #[derive(Debug)]
 pub(crate) struct Mapping {
-    base: NonNull<u8>,
+    start: NonNull<u8>,
     len: usize,
+    /// From the start of the mapping to the memory that is used: what it takes to begin at a huge page.
+    offset: usize,
 }
+
+/// Bytes of the huge pages asked for (`MAP_HUGE_2MB`), and of transparent ones wherever the page is 4 KiB.
+pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
 // SAFETY: a mapping is plain memory of the whole process, bound to no thread. Who may touch which byte is decided by the
 // owner of the mapping (frames, rings, shared arrays), who says so where it does.
@@ -24,20 +29,41 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Zeroed memory of this process, present at once, so that the first packet does not fault.
-    pub(crate) fn anonymous(len: usize, huge_pages: bool, prefault: bool) -> io::Result<Self> {
-        // Huge pages must be reserved: a page that is missing on first touch would end the process.
-        let populate = match (prefault, huge_pages) {
-            (true, _) => libc::MAP_POPULATE,
-            (false, true) => 0,
-            (false, false) => libc::MAP_NORESERVE,
-        };
-        let huge = if huge_pages {
-            libc::MAP_HUGETLB | libc::MAP_HUGE_2MB
-        } else {
-            0
-        };
-        Self::map(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | populate | huge, -1, 0)
+    /// Zeroed memory of this process; with `prefault` present at once, so that the first packet does not fault.
+    ///
+    /// Reserved huge pages are only taken when asked for. Without them the kernel is asked for transparent ones, which it may
+    /// or may not have: less time goes into looking up pages, and nothing else changes.
+    pub(crate) fn anonymous(len: usize, reserved_huge_pages: bool, prefault: bool) -> io::Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        if reserved_huge_pages {
+            // They must be there now: one that is missing on first touch would end the process.
+            let populate = if prefault { libc::MAP_POPULATE } else { 0 };
+            let huge = libc::MAP_HUGETLB | libc::MAP_HUGE_2MB;
+            return Self::map(len.next_multiple_of(HUGE_PAGE), flags | huge | populate, -1, 0);
+        }
+        let reserve = if prefault { 0 } else { libc::MAP_NORESERVE };
+        // One huge page more, so that a huge page can begin where the memory does; what is not touched costs nothing.
+        let mut mapping = Self::map(len + HUGE_PAGE, flags | reserve, -1, 0)?;
+        mapping.offset = mapping.start.as_ptr().align_offset(HUGE_PAGE);
+        // A hint: a kernel without transparent huge pages refuses it, and pages of 4 KiB do as well.
+        let _hinted = mapping.advise(len, libc::MADV_HUGEPAGE);
+        if prefault && let Err(error) = mapping.advise(len, libc::MADV_POPULATE_WRITE) {
+            // Linux before 5.14 does not know it. There the registration with a socket brings the pages in.
+            if error.raw_os_error() != Some(libc::EINVAL) {
+                return Err(error);
+            }
+        }
+        Ok(mapping)
+    }
+
+    /// madvise(2) on the first `len` bytes of the memory that is used.
+    fn advise(&self, len: usize, advice: c_int) -> io::Result<()> {
+        assert!(self.offset + len <= self.len, "advice is for memory of this mapping");
+        // SAFETY: the range lies inside the mapping, checked above, and neither advice given here changes its contents.
+        match unsafe { libc::madvise(self.base().as_ptr().cast(), len, advice) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     /// `len` bytes of what `fd` stands for, from `offset` on, shared with the kernel and readable and writable.
@@ -47,7 +73,7 @@ impl Mapping {
 
     fn map(len: usize, flags: c_int, fd: c_int, offset: i64) -> io::Result<Self> {
         // SAFETY: the address is left to the kernel (null, no MAP_FIXED), so no existing mapping is replaced.
-        let base = unsafe {
+        let start = unsafe {
             libc::mmap(
                 ptr::null_mut(),
                 len,
@@ -57,24 +83,25 @@ impl Mapping {
                 offset,
             )
         };
-        if base == libc::MAP_FAILED {
+        if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
         // A successful mmap without MAP_FIXED never answers address zero.
-        let base = NonNull::new(base.cast::<u8>()).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?;
-        Ok(Self { base, len })
+        let start = NonNull::new(start.cast::<u8>()).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?;
+        Ok(Self { start, len, offset: 0 })
     }
 
     pub(crate) fn base(&self) -> NonNull<u8> {
-        self.base
+        // SAFETY: the offset is less than the mapping's length (`anonymous`), or zero.
+        unsafe { self.start.add(self.offset) }
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: base and len are what mmap returned, and nothing outlives the mapping: bytes borrow the Umem, rings
+        // SAFETY: start and len are what mmap returned, and nothing outlives the mapping: bytes borrow the Umem, rings
         // and arrays own their mapping.
-        let result = unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+        let result = unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
         debug_assert_eq!(result, 0, "munmap of an own mapping cannot fail");
     }
 }

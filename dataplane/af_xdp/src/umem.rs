@@ -73,12 +73,7 @@ impl Umem {
             Step::MapUmem
         };
         let bytes = config.frame_count as usize * config.frame_size as usize;
-        let len = if config.huge_pages {
-            bytes.next_multiple_of(HUGE_PAGE)
-        } else {
-            bytes
-        };
-        let memory = Mapping::anonymous(len, config.huge_pages, config.prefault)
+        let memory = Mapping::anonymous(bytes, config.huge_pages, config.prefault)
             .map_err(|source| Error::System { step, source })?;
         let umem = Umem(Arc::new(Inner {
             memory,
@@ -396,9 +391,6 @@ fn next_id() -> Option<NonZeroU32> {
     .ok()
     .and_then(NonZeroU32::new)
 }
-
-/// Bytes of the huge pages asked for (MAP_HUGE_2MB).
-const HUGE_PAGE: usize = 2 << 20;
 
 #[cfg(test)]
 mod tests;

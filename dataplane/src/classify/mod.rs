@@ -18,7 +18,7 @@ use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
 
-pub use cache::{FLOWS, FlowCache, FlowKey, Place};
+pub use cache::{FLOWS, FlowCache, Place};
 pub use prefix::PrefixTable;
 pub use service::{PortRange, ServiceId, ServiceTable};
 
@@ -135,25 +135,31 @@ pub struct PathClassifier {
 const FRAGMENTS: usize = 4_096;
 
 impl PathClassifier {
-    /// Takes all its memory now. `seed` decides where fragments are kept: strangers should not be able to foresee it.
+    /// Takes all its memory now. `seed` decides where flows and fragments are kept: strangers should not be able to
+    /// foresee it.
     #[must_use]
     pub fn new(direction: Direction, seed: u64) -> Self {
         Self {
             direction,
-            cache: FlowCache::new(FLOWS),
+            cache: FlowCache::new(FLOWS, seed),
             fragments: FragmentTable::with_seed(FRAGMENTS, seed),
         }
     }
 
-    /// First half of classifying: where the packet's flow may be known. Begins to load that, so that the second half, after
-    /// those of the packets beside it have begun too, need not wait. `None`: a fragment.
+    /// First step of classifying: where the packet's flow may be known. `None`: a fragment.
     #[inline]
     #[must_use]
     pub fn place(&self, headers: &Headers) -> Option<Place> {
-        Some(self.cache.place(&FlowKey::of(headers)?))
+        self.cache.place(headers)
     }
 
-    /// Second half: the contract of a packet, and the colour it arrives with.
+    /// Second step: begins to load what is known at `place`, so that the third need not wait.
+    #[inline]
+    pub fn prefetch(&self, place: Place) {
+        self.cache.prefetch(place);
+    }
+
+    /// Third step: the contract of a packet, and the colour it arrives with.
     #[inline]
     pub fn classify(
         &mut self,
@@ -162,17 +168,16 @@ impl PathClassifier {
         place: Option<Place>,
         now: Nanos,
     ) -> (ContractIndex, Color) {
-        // The key is made twice: that is cheaper than keeping its 48 bytes between the halves.
-        let (Some(place), Some(key)) = (place, FlowKey::of(headers)) else {
+        let Some(place) = place else {
             return self.classify_fragment(table, headers, now);
         };
-        if let Some(known) = self.cache.get(place, &key, table.generation) {
+        if let Some(known) = self.cache.get(place, headers, table.generation) {
             return known;
         }
         let service = table.classifier.service(headers, self.direction);
-        let (contract, arrived) = self.judge(&table.classes, &table.classifier, service, headers);
-        self.cache.put(place, key, table.generation, contract, arrived);
-        (contract, arrived)
+        let judged = self.judge(&table.classes, &table.classifier, service, headers);
+        self.cache.put(place, headers, table.generation, judged);
+        judged
     }
 
     fn classify_fragment(&mut self, table: &ContractTable, headers: &Headers, now: Nanos) -> (ContractIndex, Color) {
