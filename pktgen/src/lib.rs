@@ -7,10 +7,12 @@
 //!
 //! | module | what it owns |
 //! | --- | --- |
-//! | [`flow`] | [`Stream`](flow::Stream): what one service's traffic looks like, and its flows |
+//! | [`stream`] | [`Stream`](stream::Stream): what one service's traffic looks like |
+//! | `flow` | the flows of a stream, and which gets the next packet |
 //! | [`frame_builder`] | packets from a template, checksums right |
 //! | [`probe`] | the header of ours in each packet, and taking packets apart |
 //! | [`pace`] | when each packet is due |
+//! | `rota` | whose turn it is when nobody waits |
 //! | [`transmit`] | packets out of a queue, and changes of rate |
 //! | [`receive`] | packets from an interface into the scores |
 //! | `program` | the receiver's XDP program |
@@ -19,13 +21,15 @@
 //! | [`lab`] | network namespaces and veth pairs that leave no trace |
 #![deny(unsafe_code)]
 
-pub mod flow;
+mod flow;
 pub mod frame_builder;
 pub mod lab;
 pub mod pace;
 pub mod probe;
 mod program;
 pub mod receive;
+mod rota;
 pub mod score;
 pub mod sequence;
+pub mod stream;
 pub mod transmit;

@@ -194,7 +194,7 @@ impl Score {
 /// Latencies above count as this: 60 s, longer than any queue holds a packet.
 pub const LATENCY_MAX: Nanos = Nanos(60_000_000_000);
 
-fn empty_histogram() -> Histogram<u64> {
+pub(crate) fn empty_histogram() -> Histogram<u64> {
     // Two digits: 1 %, and about 60 kB for a histogram.
     Histogram::new_with_bounds(1, LATENCY_MAX.0, 2).expect("1 <= low, 2 * low <= high, digits <= 5")
 }
@@ -203,8 +203,8 @@ fn empty_histogram() -> Histogram<u64> {
 mod tests {
     use super::*;
     use crate::flow::mix;
-    use crate::flow::tests::stream;
     use crate::frame_builder::FrameBuilder;
+    use crate::stream::tests::stream;
 
     /// What the simulated channel did to the packets of one stream and phase.
     #[derive(Default, Debug)]
