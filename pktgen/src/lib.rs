@@ -18,6 +18,7 @@
 //! | `program` | the receiver's XDP program |
 //! | [`sequence`] | which packets of a stream have come |
 //! | [`score`] | what arrived, by stream, phase and DSCP |
+//! | [`trial`] | a load for a time, and what it came to; the generator that runs one after the other |
 //! | [`lab`] | network namespaces and veth pairs that leave no trace |
 #![deny(unsafe_code)]
 
@@ -33,3 +34,4 @@ pub mod score;
 pub mod sequence;
 pub mod stream;
 pub mod transmit;
+pub mod trial;

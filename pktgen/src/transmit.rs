@@ -83,8 +83,8 @@ pub struct Phase {
     /// Packets sent in it so far, by index of the stream.
     pub sent: Vec<u64>,
     /// Nanoseconds from the instant a packet was due to the instant its frame was written, of a phase that is over; see
-    /// [`crate::score::LATENCY_MAX`] for its range. Empty where packets are not due at any instant ([`Load::Max`]).
-    pub lateness: Histogram<u64>,
+    /// [`crate::score::LATENCY_MAX`] for its range. `None` where packets were not due at any instant ([`Load::Max`], silence).
+    pub lateness: Option<Histogram<u64>>,
 }
 
 /// How fast streams are to be sent.
@@ -116,7 +116,7 @@ struct Begun {
     /// The sequence each stream was at.
     first: Vec<u64>,
     /// Filled in at its end.
-    lateness: Histogram<u64>,
+    lateness: Option<Histogram<u64>>,
 }
 
 #[derive(Debug)]
@@ -150,6 +150,33 @@ impl Remote {
             }
         };
         self.shared.streams.iter().map(of).collect()
+    }
+
+    /// How many phases have begun.
+    #[must_use]
+    pub fn phases_begun(&self) -> u64 {
+        self.shared.phases.lock().unwrap_or_else(PoisonError::into_inner).len() as u64
+    }
+
+    /// The last phase that is over, with its lateness, which is given away; `None` while the first is on.
+    #[must_use]
+    pub fn take_ended(&self) -> Option<Phase> {
+        let mut phases = self.shared.phases.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = phases.len();
+        let [.., ended, next] = &mut phases[..] else {
+            return None;
+        };
+        Some(Phase {
+            number: count as u64 - 2,
+            from: ended.from,
+            sent: next
+                .first
+                .iter()
+                .zip(&ended.first)
+                .map(|(end, first)| end.saturating_sub(*first))
+                .collect(),
+            lateness: ended.lateness.take(),
+        })
     }
 
     /// All phases begun so far. Those before the last are complete and do not change any more.
@@ -240,7 +267,7 @@ impl<C: Clock> Transmitter<C> {
         let first = Begun {
             from: start,
             first: vec![0; streams.len()],
-            lateness: empty_histogram(),
+            lateness: None,
         };
         let shared = Arc::new(Shared {
             streams: streams.iter().map(counters).collect(),
@@ -389,13 +416,15 @@ impl<C: Clock> Transmitter<C> {
             counters.skipped.store(self.pacer.skipped(stream), Ordering::Relaxed);
         }
         let mut phases = self.shared.phases.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(ended) = phases.last_mut() {
-            ended.lateness = std::mem::replace(&mut self.lateness, empty_histogram());
+        if let Some(ended) = phases.last_mut()
+            && !self.lateness.is_empty()
+        {
+            ended.lateness = Some(std::mem::replace(&mut self.lateness, empty_histogram()));
         }
         phases.push(Begun {
             from: change.at,
             first: self.sequences.clone(),
-            lateness: empty_histogram(),
+            lateness: None,
         });
     }
 

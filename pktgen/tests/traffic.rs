@@ -91,7 +91,7 @@ fn what_is_sent_is_scored_phase_by_phase() {
     let clock: &'static MonotonicClock = Box::leak(Box::default());
     let stop = Arc::new(AtomicBool::new(false));
     let mut receiver = b.run(|| Receiver::new("right", &[1, 2, 3], clock)).unwrap().unwrap();
-    let reader = receiver.reader();
+    let reader = receiver.reader().unwrap();
     let receiving = {
         let stop = Arc::clone(&stop);
         thread::spawn(move || {

@@ -59,7 +59,7 @@ impl Traffic {
             let receiver = Receiver::new(WAN_INTERFACE, &ids, MonotonicClock);
             receiver.map_err(TrafficError::from)
         })?;
-        let reader = receiver.reader();
+        let reader = receiver.reader()?;
         let (mut transmitter, remote) = world.site.try_run(|| {
             let sender = Transmitter::new(SITE_INTERFACE, 0, &streams, SEED, start, MonotonicClock);
             sender.map_err(TrafficError::from)
