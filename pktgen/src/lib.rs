@@ -8,6 +8,7 @@
 //! | module | what it owns |
 //! | --- | --- |
 //! | [`stream`] | [`Stream`](stream::Stream): what one service's traffic looks like |
+//! | [`contracts`] | the same straight from a contract set |
 //! | `flow` | the flows of a stream, and which gets the next packet |
 //! | [`frame_builder`] | packets from a template, checksums right |
 //! | [`probe`] | the header of ours in each packet, and taking packets apart |
@@ -22,6 +23,7 @@
 //! | [`lab`] | network namespaces and veth pairs that leave no trace |
 #![deny(unsafe_code)]
 
+pub mod contracts;
 mod flow;
 pub mod frame_builder;
 pub mod lab;
