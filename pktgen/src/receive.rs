@@ -161,17 +161,29 @@ impl<C: Clock> Receiver<C> {
     pub fn run(&mut self, stop: &AtomicBool) {
         loop {
             let stopping = stop.load(Ordering::Acquire);
-            let mut taken = 0;
-            for queue in &mut self.queues {
-                taken += queue.take(&mut self.batch, &self.scorer, &self.clock);
-            }
-            if taken == 0 {
+            if self.step() == 0 {
                 if stopping {
                     return;
                 }
-                self.wait();
+                self.wait(IDLE_WAIT);
             }
         }
+    }
+
+    /// For a thread that does more than receiving: takes a batch of each queue. Returns how many packets came.
+    pub fn step(&mut self) -> usize {
+        let mut taken = 0;
+        for queue in &mut self.queues {
+            taken += queue.take(&mut self.batch, &self.scorer, &self.clock);
+        }
+        taken
+    }
+
+    /// Sleeps until a packet comes, or for so long.
+    pub fn wait(&self, longest: Duration) {
+        let fds: Vec<BorrowedFd<'_>> = self.queues.iter().map(|queue| queue.socket.as_fd()).collect();
+        // Interrupted or refused: the next turn looks at the rings anyway.
+        let _ready = af_xdp::poll(&fds, Some(longest));
     }
 
     /// The kernel's counters, summed over the queues: packets lost here rather than on the way.
@@ -188,12 +200,6 @@ impl<C: Clock> Receiver<C> {
             sum.rx_fill_ring_empty_descs += one.rx_fill_ring_empty_descs;
         }
         Ok(sum)
-    }
-
-    fn wait(&self) {
-        let fds: Vec<BorrowedFd<'_>> = self.queues.iter().map(|queue| queue.socket.as_fd()).collect();
-        // Interrupted or refused: the next turn looks at the rings anyway.
-        let _ready = af_xdp::poll(&fds, Some(IDLE_WAIT));
     }
 }
 

@@ -308,8 +308,24 @@ impl<C: Clock> Transmitter<C> {
             {
                 break;
             }
-            self.rest(now, limit);
+            let idle = self.idle(now, limit);
+            if idle.0 > 0 {
+                thread::sleep(Duration::from_nanos(idle.0));
+            }
         }
+        self.finish();
+    }
+
+    /// For a thread that does more than sending: what [`run`](Self::run) does between two sleeps. Returns for how long there is
+    /// nothing to do.
+    pub fn step(&mut self) -> Nanos {
+        let now = self.clock.now();
+        let limit = self.turn(now, Nanos(u64::MAX));
+        self.idle(now, limit)
+    }
+
+    /// Waits until the device has let go of all packets, 100 ms at most.
+    pub fn finish(&mut self) {
         for (stream, counters) in self.shared.streams.iter().enumerate() {
             counters.skipped.store(self.pacer.skipped(stream), Ordering::Relaxed);
         }
@@ -444,17 +460,13 @@ impl<C: Clock> Transmitter<C> {
         }
     }
 
-    /// Sleeps until shortly before the next packet or change, if that is worth it.
-    fn rest(&self, now: Nanos, limit: Nanos) {
-        if self.rota.is_some() {
-            return;
+    /// For how long to sleep, if that is worth it: until shortly before the next packet or change.
+    fn idle(&self, now: Nanos, limit: Nanos) -> Nanos {
+        if self.rota.is_some() || self.socket.tx_pending() > 0 {
+            return Nanos(0);
         }
         let due = self.pacer.next_due().map_or(limit, |due| due.min(limit));
-        let idle = due.since(now);
-        if idle > SLEEP_MARGIN && self.socket.tx_pending() == 0 {
-            let sleep = Nanos(idle.0 - SLEEP_MARGIN.0).min(SLEEP_MAX);
-            thread::sleep(Duration::from_nanos(sleep.0));
-        }
+        Nanos(due.since(now).0.saturating_sub(SLEEP_MARGIN.0)).min(SLEEP_MAX)
     }
 }
 

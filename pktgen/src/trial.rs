@@ -227,49 +227,46 @@ impl Generator {
             stop: Arc::default(),
             threads: Vec::new(),
         };
-        let stop = generator.stop.clone();
-        let cpu = config.receive_cpu;
-        generator
-            .threads
-            .push(namespace.spawn_thread("pktgen-receive", move || {
-                pin(cpu);
-                receiver.run(&stop);
-            })?);
+        let mut transmitters = Vec::new();
         for number in 0..senders {
-            generator.add_sender(config, number, senders)?;
+            let (transmitter, remote) = transmitter(config, number, senders)?;
+            transmitters.push(transmitter);
+            generator.senders.push(remote);
+        }
+        let cpu = config.receive_cpu;
+        match (&config.transmit_cpus[..], transmitters.pop()) {
+            // On one core they take turns, which the scheduler would let them do every few milliseconds only.
+            (&[only], Some(transmitter)) if cpu == Some(only) => {
+                generator.spawn(namespace, "pktgen", cpu, move |stop| both(transmitter, receiver, stop))?;
+            }
+            (_, last) => {
+                generator.spawn(namespace, "pktgen-receive", cpu, move |stop| receiver.run(stop))?;
+                for (number, mut transmitter) in transmitters.into_iter().chain(last).enumerate() {
+                    let cpu = config.transmit_cpus.get(number).copied();
+                    let run = move |stop: &AtomicBool| transmitter.run(Nanos(u64::MAX), stop);
+                    generator.spawn(&config.transmit.namespace, "pktgen-transmit", cpu, run)?;
+                }
+            }
         }
         Ok(generator)
     }
 
-    fn add_sender(&mut self, config: &GeneratorConfig, number: usize, senders: usize) -> Result<(), TrialError> {
-        let streams: Vec<Stream> = (0u16..)
-            .zip(&config.services)
-            .map(|(service, traffic)| Stream {
-                id: service * senders as u16 + number as u16,
-                rate_bps: 0,
-                ..traffic.stream.clone()
-            })
-            .collect();
-        let End { namespace, interface } = &config.transmit;
-        let seed = config.seed.wrapping_add(number as u64);
-        let (mut sender, remote) = namespace.try_run(|| {
-            let start = MonotonicClock.now();
-            Ok::<_, TrialError>(Transmitter::new(
-                interface,
-                number as u32,
-                &streams,
-                seed,
-                start,
-                MonotonicClock,
-            )?)
-        })?;
+    fn spawn(
+        &mut self,
+        namespace: &Namespace,
+        name: &str,
+        cpu: Option<usize>,
+        run: impl FnOnce(&AtomicBool) + Send + 'static,
+    ) -> Result<(), TrialError> {
         let stop = self.stop.clone();
-        let cpu = config.transmit_cpus.get(number).copied();
-        self.threads.push(namespace.spawn_thread("pktgen-transmit", move || {
-            pin(cpu);
-            sender.run(Nanos(u64::MAX), &stop);
-        })?);
-        self.senders.push(remote);
+        let thread = namespace.spawn_thread(name, move || {
+            if let Some(id) = cpu {
+                // A wish: on a machine with one core all share it.
+                let _pinned = core_affinity::set_for_current(core_affinity::CoreId { id });
+            }
+            run(&stop);
+        });
+        self.threads.push(thread?);
         Ok(())
     }
 
@@ -506,11 +503,43 @@ fn sleep_until(at: Nanos, interrupted: &AtomicBool) -> bool {
     }
 }
 
-fn pin(cpu: Option<usize>) {
-    if let Some(id) = cpu {
-        // A wish: on a machine with one core all share it.
-        let _pinned = core_affinity::set_for_current(core_affinity::CoreId { id });
+fn transmitter(
+    config: &GeneratorConfig,
+    number: usize,
+    senders: usize,
+) -> Result<(Transmitter<MonotonicClock>, Remote), TrialError> {
+    let streams: Vec<Stream> = (0u16..)
+        .zip(&config.services)
+        .map(|(service, traffic)| Stream {
+            id: service * senders as u16 + number as u16,
+            rate_bps: 0,
+            ..traffic.stream.clone()
+        })
+        .collect();
+    let End { namespace, interface } = &config.transmit;
+    let seed = config.seed.wrapping_add(number as u64);
+    namespace.try_run(|| {
+        let start = MonotonicClock.now();
+        Ok(Transmitter::new(
+            interface,
+            number as u32,
+            &streams,
+            seed,
+            start,
+            MonotonicClock,
+        )?)
+    })
+}
+
+/// Sender and receiver on one thread.
+fn both(mut transmitter: Transmitter<MonotonicClock>, mut receiver: Receiver<MonotonicClock>, stop: &AtomicBool) {
+    while !stop.load(Ordering::Acquire) {
+        let idle = transmitter.step();
+        if receiver.step() == 0 && idle.0 > 0 {
+            receiver.wait(Duration::from_nanos(idle.0));
+        }
     }
+    transmitter.finish();
 }
 
 /// How long before its end the senders are told of it.

@@ -19,7 +19,7 @@ fn skipped(test: &str) -> bool {
 }
 
 /// Two services on two queues of a pair of veths.
-fn generator(senders: usize) -> Generator {
+fn generator(senders: usize, receive_cpu: Option<usize>) -> Generator {
     let (a, b) = (Namespace::new().unwrap(), Namespace::new().unwrap());
     let queues = senders as u32;
     let left = VethEnd {
@@ -67,7 +67,7 @@ fn generator(senders: usize) -> Generator {
             service("mixed", stream(Protocol::Tcp, 10, vec![80, 590, 1514], 9_000_000)),
         ],
         transmit_cpus: vec![0; senders],
-        receive_cpu: None,
+        receive_cpu,
         seed: 1,
     })
     .unwrap()
@@ -92,8 +92,9 @@ fn trials_send_what_was_asked_and_see_all_of_it() {
     if skipped("trials_send_what_was_asked_and_see_all_of_it") {
         return;
     }
-    for senders in [1, 2] {
-        let mut generator = generator(senders);
+    // On threads of their own, several senders, and sender and receiver on one thread.
+    for (senders, receive_cpu) in [(1, None), (2, None), (1, Some(0))] {
+        let mut generator = generator(senders, receive_cpu);
         for pps in [1_000.0, 20_000.5, 3_000.0] {
             let asked = TrialLoad::PacketsPerSecond(pps);
             let trial = generator
@@ -116,7 +117,7 @@ fn an_interrupted_trial_ends_at_once_and_says_so() {
     if skipped("an_interrupted_trial_ends_at_once_and_says_so") {
         return;
     }
-    let mut generator = generator(1);
+    let mut generator = generator(1, None);
     let begun = std::time::Instant::now();
     let load = TrialLoad::PacketsPerSecond(1_000.0);
     let trial = generator
