@@ -16,6 +16,7 @@
 //! | `program` | the receiver's XDP program |
 //! | [`sequence`] | which packets of a stream have come |
 //! | [`score`] | what arrived, by stream, phase and DSCP |
+//! | [`search`] | which load to try next, and what the trials together say |
 //! | [`lab`] | network namespaces and veth pairs that leave no trace |
 #![deny(unsafe_code)]
 
@@ -27,5 +28,6 @@ pub mod probe;
 mod program;
 pub mod receive;
 pub mod score;
+pub mod search;
 pub mod sequence;
 pub mod transmit;
