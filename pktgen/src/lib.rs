@@ -20,6 +20,7 @@
 //! | [`sequence`] | which packets of a stream have come |
 //! | [`score`] | what arrived, by stream, phase and DSCP |
 //! | [`trial`] | a load for a time, and what it came to; the generator that runs one after the other |
+//! | [`search`] | which load to try next, and what the trials together say |
 //! | [`lab`] | network namespaces and veth pairs that leave no trace |
 #![deny(unsafe_code)]
 
@@ -33,6 +34,7 @@ mod program;
 pub mod receive;
 mod rota;
 pub mod score;
+pub mod search;
 pub mod sequence;
 pub mod stream;
 pub mod transmit;
