@@ -21,6 +21,7 @@
 //! | [`score`] | what arrived, by stream, phase and DSCP |
 //! | [`trial`] | a load for a time, and what it came to; the generator that runs one after the other |
 //! | [`search`] | which load to try next, and what the trials together say |
+//! | [`report`] | results as text, JSON and one HTML file, with the machine they were measured on |
 //! | [`lab`] | network namespaces and veth pairs that leave no trace |
 #![deny(unsafe_code)]
 
@@ -33,6 +34,7 @@ pub mod probe;
 mod program;
 pub mod receive;
 mod rota;
+pub mod report;
 pub mod score;
 pub mod search;
 pub mod sequence;
