@@ -16,16 +16,22 @@
 //! | `program` | the receiver's XDP program |
 //! | [`sequence`] | which packets of a stream have come |
 //! | [`score`] | what arrived, by stream, phase and DSCP |
+//! | [`imix`] | frame sizes and mixes of them, RFC 6985 genomes |
+//! | [`rate`] | rates as operators write them, and packets per second |
+//! | [`schedule`] | rates over time, and the exact instant of each packet |
 //! | [`lab`] | network namespaces and veth pairs that leave no trace |
 #![deny(unsafe_code)]
 
 pub mod flow;
 pub mod frame_builder;
+pub mod imix;
 pub mod lab;
 pub mod pace;
 pub mod probe;
 mod program;
+pub mod rate;
 pub mod receive;
+pub mod schedule;
 pub mod score;
 pub mod sequence;
 pub mod transmit;
