@@ -22,19 +22,25 @@
 //! | [`trial`] | a load for a time, and what it came to; the generator that runs one after the other |
 //! | [`search`] | which load to try next, and what the trials together say |
 //! | [`report`] | results as text, JSON and one HTML file, with the machine they were measured on |
+//! | [`imix`] | frame sizes and mixes of them, RFC 6985 genomes |
+//! | [`rate`] | rates as operators write them, and packets per second |
+//! | [`schedule`] | rates over time, and the exact instant of each packet |
 //! | [`lab`] | network namespaces and veth pairs that leave no trace |
 #![deny(unsafe_code)]
 
 pub mod contracts;
 mod flow;
 pub mod frame_builder;
+pub mod imix;
 pub mod lab;
 pub mod pace;
 pub mod probe;
 mod program;
+pub mod rate;
 pub mod receive;
 mod rota;
 pub mod report;
+pub mod schedule;
 pub mod score;
 pub mod search;
 pub mod sequence;
