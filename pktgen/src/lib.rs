@@ -25,6 +25,7 @@
 //! | [`imix`] | frame sizes and mixes of them, RFC 6985 genomes |
 //! | [`rate`] | rates as operators write them, and packets per second |
 //! | [`schedule`] | rates over time, and the exact instant of each packet |
+//! | [`suite`] | a whole measurement, from frame sizes to a report |
 //! | [`lab`] | network namespaces and veth pairs that leave no trace |
 #![deny(unsafe_code)]
 
@@ -38,12 +39,13 @@ pub mod probe;
 mod program;
 pub mod rate;
 pub mod receive;
-mod rota;
 pub mod report;
+mod rota;
 pub mod schedule;
 pub mod score;
 pub mod search;
 pub mod sequence;
 pub mod stream;
+pub mod suite;
 pub mod transmit;
 pub mod trial;

@@ -470,7 +470,7 @@ impl<C: Clock> Transmitter<C> {
     }
 }
 
-const TX_RING: u32 = 2048;
+pub(crate) const TX_RING: u32 = 2048;
 /// What a frame of 2048 bytes holds after the kernel's 256.
 const SMALL_FRAME_BYTES_MAX: u16 = 1792;
 /// Packets between two looks at the clock and the commands.

@@ -36,6 +36,8 @@ pub struct ServiceTraffic {
     pub name: String,
     /// Its packets. The id is given by the generator.
     pub stream: Stream,
+    /// How many times its entitlement it sends, where it has one: for the report.
+    pub multiple: Option<f64>,
 }
 
 /// How a generator is made.
@@ -268,6 +270,15 @@ impl Generator {
         });
         self.threads.push(thread?);
         Ok(())
+    }
+
+    /// Packets per second of all services at their own rates.
+    #[must_use]
+    pub fn own_pps(&self) -> f64 {
+        self.services
+            .iter()
+            .map(|service| packets_per_second(&service.stream))
+            .sum()
     }
 
     /// What is sent.
