@@ -19,6 +19,7 @@
 //! | [`imix`] | frame sizes and mixes of them, RFC 6985 genomes |
 //! | [`rate`] | rates as operators write them, and packets per second |
 //! | [`schedule`] | rates over time, and the exact instant of each packet |
+//! | [`profile`] | traffic of known workloads, and hostile ones, with their sources |
 //! | [`lab`] | network namespaces and veth pairs that leave no trace |
 #![deny(unsafe_code)]
 
@@ -28,6 +29,7 @@ pub mod imix;
 pub mod lab;
 pub mod pace;
 pub mod probe;
+pub mod profile;
 mod program;
 pub mod rate;
 pub mod receive;
