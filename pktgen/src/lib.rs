@@ -26,6 +26,7 @@
 //! | [`rate`] | rates as operators write them, and packets per second |
 //! | [`schedule`] | rates over time, and the exact instant of each packet |
 //! | [`suite`] | a whole measurement, from frame sizes to a report |
+//! | [`profile`] | traffic of known workloads, and hostile ones, with their sources |
 //! | [`lab`] | network namespaces and veth pairs that leave no trace |
 #![deny(unsafe_code)]
 
@@ -36,6 +37,7 @@ pub mod imix;
 pub mod lab;
 pub mod pace;
 pub mod probe;
+pub mod profile;
 mod program;
 pub mod rate;
 pub mod receive;
