@@ -14,6 +14,8 @@
 //! | [`probe`] | the header of ours in each packet, and taking packets apart |
 //! | [`pace`] | when each packet is due |
 //! | `rota` | whose turn it is when nobody waits |
+//! | [`load`] | what a trial sends, and how fast |
+//! | [`timeline`] | packets at instants of their own: schedules and profiles |
 //! | [`transmit`] | packets out of a queue, and changes of rate |
 //! | [`receive`] | packets from an interface into the scores |
 //! | `program` | the receiver's XDP program |
@@ -35,6 +37,7 @@ mod flow;
 pub mod frame_builder;
 pub mod imix;
 pub mod lab;
+pub mod load;
 pub mod pace;
 pub mod probe;
 pub mod profile;
@@ -49,5 +52,6 @@ pub mod search;
 pub mod sequence;
 pub mod stream;
 pub mod suite;
+pub mod timeline;
 pub mod transmit;
 pub mod trial;

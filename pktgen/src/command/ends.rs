@@ -39,7 +39,10 @@ impl Ends {
     pub(super) fn open(&self) -> Result<Opened, Failure> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         if let Some(missing) = self.tx_cpus.iter().chain(&self.rx_cpu).find(|&&cpu| cpu >= cores) {
-            return Err(usage(format!("there is no core {missing}: this machine has 0 to {}", cores - 1)));
+            return Err(usage(format!(
+                "there is no core {missing}: this machine has 0 to {}",
+                cores - 1
+            )));
         }
         let last = self.tx_cpus.iter().max().copied().unwrap_or(0);
         Ok(Opened {

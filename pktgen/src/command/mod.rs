@@ -2,6 +2,7 @@
 
 mod bench;
 mod ends;
+mod load;
 mod output;
 mod profiles;
 mod receive;
@@ -39,7 +40,7 @@ enum Command {
 }
 
 /// Reads the command line and does what it says.
-pub fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Bench(bench) => bench.run(),
         Command::Run(run) => run.run(),

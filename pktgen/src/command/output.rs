@@ -29,7 +29,11 @@ pub(super) struct Output {
 impl Output {
     /// Writes everything that was asked for. The status says whether the report is complete.
     pub(super) fn write(&self, report: &Report) -> Done {
-        let text = if self.json { report.json()? + "\n" } else { report.text() };
+        let text = if self.json {
+            report.json()? + "\n"
+        } else {
+            report.text()
+        };
         // The reader may have gone (`| head`): the files are still worth writing.
         let _gone = std::io::stdout().write_all(text.as_bytes());
         if let Some(path) = &self.report {
@@ -65,7 +69,11 @@ pub(super) struct Bar(ProgressBar);
 
 impl Bar {
     pub(super) fn new() -> Self {
-        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(1) } else { ProgressBar::hidden() };
+        let bar = if std::io::stderr().is_terminal() {
+            ProgressBar::new(1)
+        } else {
+            ProgressBar::hidden()
+        };
         if let Ok(style) = ProgressStyle::with_template("{bar:30} {msg}") {
             bar.set_style(style);
         }
@@ -77,7 +85,8 @@ impl Bar {
         let left = step.expected.saturating_sub(step.done);
         self.0.set_length(step.expected.as_millis().max(1) as u64);
         self.0.set_position(step.done.as_millis() as u64);
-        self.0.set_message(format!("{} ({} s left)", step.message, left.as_secs()));
+        self.0
+            .set_message(format!("{} ({} s left)", step.message, left.as_secs()));
     }
 }
 

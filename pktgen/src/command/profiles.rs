@@ -20,7 +20,10 @@ impl Profiles {
             println!("{}", serde_json::to_string_pretty(&all)?);
         } else {
             for entry in &all {
-                println!("{:<16} {}\n{:<16}   from {}", entry.name, entry.description, "", entry.source);
+                println!(
+                    "{:<16} {}\n{:<16}   from {}",
+                    entry.name, entry.description, "", entry.source
+                );
             }
         }
         Ok(ExitCode::SUCCESS)

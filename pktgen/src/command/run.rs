@@ -3,15 +3,16 @@
 use std::time::Instant;
 
 use pktgen::imix::FrameMix;
-use pktgen::rate::{LineRate, MeanFrame, Rate};
+use pktgen::load::own_pps;
 use pktgen::suite;
-use pktgen::trial::{Generator, GeneratorConfig, TrialLoad};
+use pktgen::trial::{Generator, GeneratorConfig};
 
+use super::Done;
 use super::bench::seconds;
 use super::ends::Ends;
+use super::load::LoadOptions;
 use super::output::{Output, stop_flag};
 use super::traffic::Traffic;
-use super::{Done, usage};
 
 #[derive(clap::Args)]
 pub(super) struct Run {
@@ -22,12 +23,8 @@ pub(super) struct Run {
     /// Frame size or mix: 64, simple, trex, csit, aaafg (RFC 6985)
     #[arg(long, value_name = "MIX", default_value = "64")]
     frames: FrameMix,
-    /// 100kpps, 5Gbit/s (frames), 5Gbit/s@l1, 80% (of --line-rate) or max [default: what the contracts come to, or 10kpps]
-    #[arg(long)]
-    rate: Option<Rate>,
-    /// What the line carries, such as 10Gbit/s
-    #[arg(long, value_name = "RATE")]
-    line_rate: Option<LineRate>,
+    #[command(flatten)]
+    load: LoadOptions,
     /// How long to send
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
@@ -38,8 +35,16 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn run(&self) -> Done {
         let ends = self.ends.open()?;
-        let services = self.traffic.services(&ends.transmit, Some(&ends.receive), &self.frames)?;
+        let services = self
+            .traffic
+            .services(&ends.transmit, Some(&ends.receive), &self.frames)?;
         let duration = seconds("--seconds", self.seconds)?;
+        let own_pps = if self.traffic.has_rates() {
+            own_pps(&services)
+        } else {
+            10_000.0
+        };
+        let load = self.load.load(&self.frames, &services, own_pps)?;
         let config = GeneratorConfig {
             transmit: ends.transmit,
             receive: ends.receive,
@@ -50,26 +55,9 @@ impl Run {
         };
         let stop = stop_flag()?;
         let mut generator = Generator::start(&config)?;
-        let load = match self.rate {
-            Some(rate) => self.load(rate)?,
-            None if self.traffic.has_rates() => TrialLoad::PacketsPerSecond(generator.own_pps()),
-            None => TrialLoad::PacketsPerSecond(10_000.0),
-        };
         let begun = Instant::now();
         let trial = generator.trial(load, duration, &stop)?;
-        let report = suite::of_trial(&config, &self.frames, generator.services(), &trial, begun.elapsed())?;
+        let report = suite::of_trial(&config, &self.frames, &trial, begun.elapsed())?;
         self.output.write(&report)
-    }
-
-    fn load(&self, rate: Rate) -> Result<TrialLoad, super::Failure> {
-        let mean = MeanFrame {
-            bytes: self.frames.mean_frame_bytes(),
-            vlan_tags: 0,
-        };
-        let load = rate.load(mean, self.line_rate).map_err(usage)?;
-        if let Some(warning) = load.warning() {
-            eprintln!("pktgen: {warning}");
-        }
-        Ok(load.pps.map_or(TrialLoad::Max, TrialLoad::PacketsPerSecond))
     }
 }

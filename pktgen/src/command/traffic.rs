@@ -17,7 +17,13 @@ pub(super) struct Traffic {
     #[arg(long, value_name = "WEIR.toml", help_heading = "Traffic")]
     contracts: Option<PathBuf>,
     /// How much of its entitlement each service sends: 0.9 for everyone, ads=3 for one, 0.9,ads=3 for both
-    #[arg(long, value_name = "LIST", default_value = "1", requires = "contracts", help_heading = "Traffic")]
+    #[arg(
+        long,
+        value_name = "LIST",
+        default_value = "1",
+        requires = "contracts",
+        help_heading = "Traffic"
+    )]
     multiple: Multiples,
     /// Which contracts: egress (site to wan) or ingress
     #[arg(long, value_parser = direction, default_value = "egress", requires = "contracts", help_heading = "Traffic")]
@@ -26,10 +32,20 @@ pub(super) struct Traffic {
     #[arg(long, value_parser = protocol, default_value = "udp", conflicts_with = "contracts", help_heading = "Traffic")]
     protocol: Protocol,
     /// Where packets come from
-    #[arg(long, value_name = "PREFIX", default_value = "198.18.0.0/16", help_heading = "Traffic")]
+    #[arg(
+        long,
+        value_name = "PREFIX",
+        default_value = "198.18.0.0/16",
+        help_heading = "Traffic"
+    )]
     source: IpNet,
     /// Where packets go
-    #[arg(long, value_name = "PREFIX", default_value = "198.19.0.0/16", help_heading = "Traffic")]
+    #[arg(
+        long,
+        value_name = "PREFIX",
+        default_value = "198.19.0.0/16",
+        help_heading = "Traffic"
+    )]
     destination: IpNet,
     /// DSCP, 0 to 63
     #[arg(long, default_value_t = 0, help_heading = "Traffic")]

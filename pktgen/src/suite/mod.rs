@@ -19,6 +19,7 @@ use dataplane::clock::MonotonicClock;
 pub use crate::search::Progress;
 
 use crate::imix::FrameMix;
+use crate::load::own_pps;
 use crate::report::{Completeness, Interface, LatencyRow, Report, Setup, SocketSetup};
 use crate::search::back_to_back::{self, BurstPlan};
 use crate::search::mlr::{self, Goal, MlrPlan};
@@ -147,7 +148,11 @@ pub enum SuiteError {
 /// Only if nothing could be measured; see [`SuiteError`].
 pub fn run(plan: &Plan, surroundings: &mut Surroundings<'_>) -> Result<Report, SuiteError> {
     let begun = Instant::now();
-    let report = Report::begin(plan.title.clone(), plan.generator.seed, setup(plan)?);
+    let report = Report::begin(
+        plan.title.clone(),
+        plan.generator.seed,
+        setup(&plan.generator, &plan.frames, &plan.between, plan.line_rate_bps)?,
+    );
     let mut run = Run {
         plan,
         surroundings,
@@ -162,6 +167,40 @@ pub fn run(plan: &Plan, surroundings: &mut Surroundings<'_>) -> Result<Report, S
         Err(error) => Completeness::Partial { why: error.to_string() },
     };
     report.finish(begun.elapsed().as_secs_f64(), completeness);
+    Ok(report)
+}
+
+/// A report of a single trial, which took so long with its waits.
+///
+/// # Errors
+/// An interface could not be asked.
+pub fn of_trial(
+    generator: &GeneratorConfig,
+    mix: &FrameMix,
+    trial: &Trial,
+    took: Duration,
+) -> Result<Report, SuiteError> {
+    let frames = std::slice::from_ref(mix);
+    let setup = setup(generator, frames, "not said", None)?;
+    let mut report = Report::begin("one trial", generator.seed, setup);
+    report
+        .calibration
+        .extend(trial.due.map(|due| rows::calibration(trial, due / trial.seconds)));
+    report.services = rows::services(trial, &generator.services);
+    let label = rows::label(mix);
+    report.latency.push(LatencyRow::from_histogram(
+        "this trial",
+        label,
+        trial.sent_pps(),
+        &trial.latency(),
+    ));
+    let completeness = match trial.invalid.is_empty() {
+        true => Completeness::Complete,
+        false => Completeness::Partial {
+            why: trial.invalid.join("; "),
+        },
+    };
+    report.finish(took.as_secs_f64(), completeness);
     Ok(report)
 }
 
@@ -321,8 +360,7 @@ impl Run<'_, '_> {
         self.stopped()?;
         self.say("every service at its own rate".to_owned(), self.plan.services);
         let mut generator = self.generator(mix)?;
-        let load = generator.own_pps();
-        let asked = TrialLoad::PacketsPerSecond(load);
+        let asked = TrialLoad::PacketsPerSecond(own_pps(generator.services()));
         let trial = generator.trial(asked, self.plan.services, self.surroundings.stop)?;
         self.note_faults("services at their own rates", &trial);
         self.report.services = rows::services(&trial, generator.services());
@@ -448,8 +486,12 @@ fn with_sizes(services: &[ServiceTraffic], mix: &FrameMix) -> Vec<ServiceTraffic
     services.iter().map(of).collect()
 }
 
-fn setup(plan: &Plan) -> Result<Setup, SuiteError> {
-    let generator = &plan.generator;
+fn setup(
+    generator: &GeneratorConfig,
+    frames: &[FrameMix],
+    between: &str,
+    line_rate_bps: Option<f64>,
+) -> Result<Setup, SuiteError> {
     let mut interfaces = Vec::new();
     for (end, role) in [(&generator.transmit, "transmit"), (&generator.receive, "receive")] {
         let name = &end.interface;
@@ -462,16 +504,16 @@ fn setup(plan: &Plan) -> Result<Setup, SuiteError> {
             source,
         })?);
     }
-    for mix in &plan.frames {
+    for mix in frames {
         for service in with_sizes(&generator.services, mix) {
             service.stream.validate()?;
         }
     }
     Ok(Setup {
         engine: "af_xdp".to_owned(),
-        between: plan.between.clone(),
+        between: between.to_owned(),
         interfaces,
-        line_rate_bps: plan.line_rate_bps,
+        line_rate_bps,
         sockets: Some(SocketSetup {
             umem_frames: 2 * crate::transmit::TX_RING,
             frame_bytes: 2048,
@@ -482,7 +524,7 @@ fn setup(plan: &Plan) -> Result<Setup, SuiteError> {
         }),
         transmit_cores: generator.transmit_cpus.iter().map(|&cpu| cpu as u32).collect(),
         receive_cores: generator.receive_cpu.iter().map(|&cpu| cpu as u32).collect(),
-        streams: rows::streams(&generator.services, &plan.frames),
+        streams: rows::streams(&generator.services, frames),
     })
 }
 

@@ -1,6 +1,7 @@
 //! From what searches and trials found to the rows of a report.
 
 use crate::imix::FrameMix;
+use crate::load::{ServiceTraffic, packets_per_second};
 use crate::report::{
     BackToBackRow, CalibrationRow, DscpCount, GoalRow, Method, Percentiles, ReconfigurationRow, ServiceRow, Soak,
     SoakPoint, StreamRow, ThroughputRow, TrialRow,
@@ -11,7 +12,8 @@ use crate::search::mlr::MlrResult;
 use crate::search::reconfigure::ReconfigureResult;
 use crate::search::rfc2544::ThroughputResult;
 use crate::search::soak::SoakResult;
-use crate::trial::{ServiceTraffic, Trial, packets_per_second};
+use crate::stream::Stream;
+use crate::trial::Trial;
 
 use super::FCS;
 
@@ -97,11 +99,13 @@ pub(super) fn calibration(trial: &Trial, asked_pps: f64) -> CalibrationRow {
 pub(super) fn services(trial: &Trial, traffic: &[ServiceTraffic]) -> Vec<ServiceRow> {
     let row = |(service, traffic): (&crate::trial::ServiceTrial, &ServiceTraffic)| {
         let dscp_out = |(&dscp, &packets)| DscpCount { dscp, packets };
+        let (bytes, packets) = traffic.stream.ip_bytes_of_a_turn();
+        let offered_pps = service.sent as f64 / trial.seconds;
         ServiceRow {
             service: service.name.clone(),
-            stream: String::new(),
-            offered_pps: packets_per_second(&traffic.stream),
-            offered_bps: traffic.stream.rate_bps as f64,
+            stream: protocol(&traffic.stream),
+            offered_pps,
+            offered_bps: offered_pps * 8.0 * bytes as f64 / packets.max(1) as f64,
             multiple: traffic.multiple,
             sent: service.sent,
             received: service.received,
@@ -124,7 +128,7 @@ pub(super) fn streams(services: &[ServiceTraffic], mixes: &[FrameMix]) -> Vec<St
     let bytes: f64 = mixes.iter().map(FrameMix::mean_frame_bytes).sum();
     let row = |service: &ServiceTraffic| StreamRow {
         name: service.name.clone(),
-        protocol: format!("{:?}", service.stream.protocol).to_lowercase(),
+        protocol: protocol(&service.stream),
         frames: frames.clone(),
         mean_frame_bytes: bytes / mixes.len().max(1) as f64,
         flows: u64::from(service.stream.flows),
@@ -133,6 +137,10 @@ pub(super) fn streams(services: &[ServiceTraffic], mixes: &[FrameMix]) -> Vec<St
         share: packets_per_second(&service.stream) / total,
     };
     services.iter().map(row).collect()
+}
+
+fn protocol(stream: &Stream) -> String {
+    format!("{:?}", stream.protocol).to_lowercase()
 }
 
 pub(super) fn reconfiguration(mix: &FrameMix, load_pps: f64, found: &ReconfigureResult) -> ReconfigurationRow {
