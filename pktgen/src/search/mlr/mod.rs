@@ -267,7 +267,7 @@ impl<D: Device> Search<'_, '_, D> {
     }
 
     fn measure(&mut self, trial: Nomination, remaining_s: f64) -> Result<Option<Measurement>, Ending> {
-        let measured = self.session.usable_trial(trial.load_pps, trial.seconds, remaining_s)?;
+        let measured = self.session.load_trial(trial.load_pps, trial.seconds, remaining_s)?;
         match &measured {
             Some(m) => {
                 self.database.add(
@@ -286,7 +286,7 @@ impl<D: Device> Search<'_, '_, D> {
 
 fn goal_result(goal: &Goal, selector: Option<&Selector>, database: &Database, limits: &Limits) -> GoalResult {
     let criteria = goal.criteria();
-    let (lower, upper) = database.bounds(&criteria, None);
+    let (lower, upper) = database.bounds(&criteria);
     let narrow = |lower: f64, upper: f64| (upper / lower).ln() <= -(1.0 - goal.width).ln() * NARROW;
     let outcome = match (lower, upper, limits.unsendable_pps) {
         (Some(lower), Some(upper), _) if narrow(lower, upper) => Outcome::Regular,
