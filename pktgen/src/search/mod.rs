@@ -206,7 +206,8 @@ pub struct Control<'c> {
     pub stop: &'c AtomicBool,
     /// Measures the search itself: progress and the time budget.
     pub clock: &'c dyn Clock,
-    /// No trial is begun that would end later than this after the beginning of the search.
+    /// No trial is begun that would end later than this after the beginning of the search, its waits included as far
+    /// as they are known from the trials before.
     pub budget: Option<Duration>,
     /// Told how far the search is.
     pub progress: &'c mut dyn FnMut(&Progress),

@@ -135,6 +135,12 @@ impl<'s, 'c, D: Device> Session<'s, 'c, D> {
         (self.trials, seconds)
     }
 
+    /// What a trial takes beside its sending, on average so far.
+    fn overhead(&self) -> Duration {
+        let waited_s = (self.elapsed().as_secs_f64() - self.traffic_s).max(0.0);
+        Duration::try_from_secs_f64(waited_s / self.trials.len() as f64).unwrap_or_default()
+    }
+
     fn is_stopped(&self) -> bool {
         self.control.stop.load(Ordering::Relaxed)
     }
@@ -146,7 +152,7 @@ impl<'s, 'c, D: Device> Session<'s, 'c, D> {
         if self
             .control
             .budget
-            .is_some_and(|budget| self.elapsed() + duration > budget)
+            .is_some_and(|budget| self.elapsed() + duration + self.overhead() > budget)
         {
             return Err(Ending::OutOfTime);
         }

@@ -53,9 +53,10 @@ fn a_noisy_knee_is_found_within_half_a_percent() {
         trials.push(result.trials.len());
     }
     trials.sort_unstable();
-    // Two bounds of two goals, eleven to twenty-one trials each, and the way there.
+    // Eleven trials settle each of three loads, for the upper bound of the NDR is the lower one of the PDR, and two lead
+    // there; the reference implementation (MLRsearch 1.2.1 of FD.io CSIT) takes 38 in the median on such devices.
     assert!(
-        trials[199] < 200 && trials[100] < 110,
+        trials[100] <= 40 && trials[199] < 100,
         "median {}, most {}",
         trials[100],
         trials[199]
@@ -425,14 +426,14 @@ fn agrees_with_trials(found: &GoalResult, result: &MlrResult, what: &str) {
 #[test]
 fn the_time_budget_is_kept_and_what_was_found_is_given() {
     let whole = find(&csit(), Loss::Knee { pps: 3e6, noise: 0.001 }, 5);
-    for seconds in [0, 1, 5, 15, 30, 45] {
+    for seconds in [0, 1, 5, 15, 25, 35] {
         let time = Time::default();
         let mut device = Simulated::new(Loss::Knee { pps: 3e6, noise: 0.001 }, 5, &time);
         let budget = Duration::from_secs(seconds);
         let (result, told) = controlled(&time, Some(budget), |control| search(&csit(), &mut device, control));
         let result = result.expect("the plan is good");
         assert!(
-            whole.seconds > 50.0 && result.ending == Ending::OutOfTime,
+            whole.seconds > 40.0 && result.ending == Ending::OutOfTime,
             "{seconds} s: {:?}",
             result.ending
         );
@@ -483,7 +484,7 @@ fn the_stop_flag_gives_the_partial_result() {
 fn a_failing_device_keeps_what_was_found() {
     let time = Time::default();
     let mut device = Simulated::new(Loss::Knee { pps: 3e6, noise: 0.001 }, 5, &time);
-    device.fails_at = Some(40);
+    device.fails_at = Some(25);
     let (result, _) = controlled(&time, None, |control| search(&csit(), &mut device, control));
     let result = result.expect("the plan is good");
     assert_eq!(
@@ -492,7 +493,7 @@ fn a_failing_device_keeps_what_was_found() {
             message: "port b went away: ENODEV".into()
         }
     );
-    assert_eq!(result.trials.len(), 40);
+    assert_eq!(result.trials.len(), 25);
     assert!(result.goals[0].provisional.is_some() || result.goals[0].relevant_upper_bound_pps.is_some());
 }
 
@@ -517,6 +518,13 @@ fn progress_is_told_before_each_trial_and_comes_to_its_end() {
 
 #[test]
 fn plans_that_cannot_be_searched_with_are_refused() {
+    let two_of_a_name = (
+        MlrPlan {
+            goals: vec![Goal::ndr(), Goal::ndr()],
+            ..csit()
+        },
+        "another goal has it",
+    );
     let cases = [
         (
             MlrPlan {
@@ -574,7 +582,7 @@ fn plans_that_cannot_be_searched_with_are_refused() {
             "the width of goal PDR is 0",
         ),
     ];
-    for (plan, expected) in cases {
+    for (plan, expected) in cases.into_iter().chain([two_of_a_name]) {
         let time = Time::default();
         let mut device = Simulated::new(Loss::Never, 1, &time);
         let (result, _) = controlled(&time, None, |control| search(&plan, &mut device, control));
