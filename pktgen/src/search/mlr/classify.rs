@@ -233,21 +233,23 @@ mod tests {
 
     #[test]
     fn ties_do_not_hang_on_rounding() {
-        let goal = criteria(0.1, 1.0, 0.0, 0.5);
+        // Six times 0.1 is a hair less than 0.6 in binary, which leaves a hair more than the 0.2 s that may be lossy.
+        let goal = criteria(0.1, 0.8, 0.0, 0.25);
         let mut samples = vec![
             Sample {
                 seconds: 0.1,
                 loss_ratio: 0.0
             };
-            5
+            6
         ];
         samples.extend(
             [Sample {
                 seconds: 0.1,
                 loss_ratio: 0.5,
-            }; 5],
+            }; 2],
         );
         assert_eq!(classify(&samples, &goal), Bound::Lower);
+        assert_eq!(conditional_throughput(1000.0, &samples, &goal), 1000.0);
     }
 
     #[test]
