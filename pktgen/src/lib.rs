@@ -16,6 +16,7 @@
 //! | `program` | the receiver's XDP program |
 //! | [`sequence`] | which packets of a stream have come |
 //! | [`score`] | what arrived, by stream, phase and DSCP |
+//! | [`report`] | results as text, JSON and one HTML file, with the machine they were measured on |
 //! | [`lab`] | network namespaces and veth pairs that leave no trace |
 #![deny(unsafe_code)]
 
@@ -26,6 +27,7 @@ pub mod pace;
 pub mod probe;
 mod program;
 pub mod receive;
+pub mod report;
 pub mod score;
 pub mod sequence;
 pub mod transmit;
