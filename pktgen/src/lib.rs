@@ -29,6 +29,7 @@
 //! | [`schedule`] | rates over time, and the exact instant of each packet |
 //! | [`suite`] | a whole measurement, from frame sizes to a report |
 //! | [`profile`] | traffic of known workloads, and hostile ones, with their sources |
+//! | [`report`] | results as text, JSON and one HTML file, with the machine they were measured on |
 //! | [`lab`] | network namespaces and veth pairs that leave no trace |
 #![deny(unsafe_code)]
 

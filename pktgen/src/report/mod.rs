@@ -18,12 +18,19 @@
 //! | `units`, `table`, `tables` | numbers as people read them, and rows of them |
 //! | `text` | the tables on a terminal |
 //! | `html`, `figures`, `plot`, `markup` | the page, which plots it has, how a plot is drawn as SVG, and how text is escaped |
+//! | `units`, `table` | numbers as people read them, and rows of them |
+//! | `tables`, `bench` | which tables there are: of results, and of what they depend on |
+//! | `text` | the tables on a terminal |
+//! | `html`, `figures` | the page, and which plots it has |
+//! | `plot`, `axis`, `markup` | how a plot is drawn as SVG, and how text is escaped |
 //! | `write` | files that are there whole or not at all |
 //!
 //! Numbers: rates are packets per second or bits per second as `f64`, times are nanoseconds unless the name says
 //! seconds, ratios are 0 to 1. A number that is not finite is shown as a dash, and becomes `null` in JSON and NaN when
 //! read again. Texts may come from contract files and command lines: they are escaped, never trusted.
 
+mod axis;
+mod bench;
 mod figures;
 mod html;
 mod interface;

@@ -4,6 +4,12 @@
 
 use super::markup::escape;
 use super::units;
+//! Plots as SVG inside a page: a grid with labels that never overlap, lines, marks and bars. Colours, fonts and line
+//! widths are the page's, by class: `c0` to `c5` for the series. Values that are not finite are left out, and no range of
+//! values, empty and single ones included, draws outside the frame.
+
+use super::axis::{Axis, Scale};
+use super::markup::escape;
 
 /// How many series have a colour and a mark of their own; the next begins again.
 pub(super) const SERIES: usize = 6;
@@ -394,6 +400,7 @@ fn cut(text: &str, width: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::markup::tests::assert_well_formed;
+    use super::super::units;
     use super::*;
 
     const ODD: [f64; 12] = [
@@ -436,6 +443,13 @@ mod tests {
                     Axis::categories("x", Vec::new()),
                 ] {
                     assert!(x.ticks.len() <= 40 && x.low < x.high, "{a} {b}");
+                    Axis::log_and_none("x", a, b, units::percent),
+                    Axis::categories("x", vec!["a".to_owned(); 3]),
+                    Axis::categories("x", Vec::new()),
+                    Axis::edges("x", vec!["a".to_owned(); 3]),
+                    Axis::edges("x", Vec::new()),
+                ] {
+                    assert!(x.ticks.len() <= 60 && x.low < x.high, "{a} {b}");
                     let mut plot = Plot::new(300.0, 200.0, x, Axis::log("y", b, a, units::round_time));
                     plot.line(7, &[(a, b), (b, a), (1.0, 1.0)]);
                     plot.bar(1, a, b, a, "label", "<told>");

@@ -8,6 +8,16 @@ use super::{Machine, Report};
 pub(super) fn throughput(report: &Report) -> Option<Table> {
     let mut table = Table::new(
         "Throughput",
+//! Tables of results. Each answers `None` where the report has nothing for it.
+
+use super::Report;
+use super::result::{LatencyRow, ServiceRow, ratio};
+use super::table::{Cell, Table};
+use super::units::{self, NONE, bps, count, maybe, nanoseconds, percent, pps, seconds};
+
+pub(super) fn throughput(report: &Report) -> Option<Table> {
+    let mut table = Table::new(
+        "Throughput by frame size and goal",
         &[
             "Frame",
             "Goal",
@@ -71,6 +81,7 @@ pub(super) fn trials(report: &Report) -> Option<Table> {
 pub(super) fn latency(report: &Report) -> Option<Table> {
     let mut table = Table::new(
         "Latency",
+        "Latency by load",
         &[
             "Load",
             "+pps",
@@ -117,6 +128,7 @@ fn known(row: &LatencyRow, one_in: u64, ns: u64) -> Cell {
 pub(super) fn services(report: &Report) -> Option<Table> {
     let mut table = Table::new(
         "Services",
+        "Loss by service",
         &[
             "Service",
             "Stream",
@@ -186,6 +198,7 @@ pub(super) fn dscp_counts(services: &[ServiceRow]) -> Vec<(u8, u8, u64)> {
     let mut counts = std::collections::BTreeMap::new();
     for row in services {
         for out in &row.dscp_out {
+        for out in row.dscp_out.iter().filter(|out| out.packets > 0) {
             let packets: &mut u64 = counts.entry((row.dscp_in, out.dscp)).or_default();
             *packets = packets.saturating_add(out.packets);
         }
@@ -205,6 +218,7 @@ pub(super) fn dscp_name(dscp: u8) -> String {
         46 => "EF",
         8 | 16 | 24 | 32 | 40 | 48 | 56 => return format!("{dscp} CS{}", dscp / 8),
         10..=38 if dscp % 2 == 0 && (1..=3).contains(&(dscp % 8 / 2)) => {
+        10..=38 if dscp.is_multiple_of(2) && (1..=3).contains(&(dscp % 8 / 2)) => {
             return format!("{dscp} AF{}{}", dscp / 8, dscp % 8 / 2);
         }
         _ => return dscp.to_string(),
@@ -217,6 +231,7 @@ pub(super) fn dscp(report: &Report) -> Option<Table> {
     let counts = dscp_counts(&report.services);
     let mut table = Table::new(
         "DSCP",
+        "DSCP from end to end",
         &[
             ">Sent with",
             ">Arrived with",
@@ -273,6 +288,7 @@ pub(super) fn back_to_back(report: &Report) -> Option<Table> {
 pub(super) fn reconfiguration(report: &Report) -> Option<Table> {
     let mut table = Table::new(
         "Reconfiguration under load",
+        "Blocked by a change of configuration",
         &[
             "Change", "Frame", ">Load", ">Changes", ">Sent", ">Lost", ">Blocked", ">Each",
         ],
@@ -299,6 +315,7 @@ pub(super) fn reconfiguration(report: &Report) -> Option<Table> {
 pub(super) fn soak(report: &Report) -> Option<Table> {
     let soak = report.soak.as_ref()?;
     let mut table = Table::new("Soak", &["Frame", ">Load", ">Duration", ">Sent", ">Lost", ">Loss"]);
+    let mut table = Table::new("Long run", &["Frame", ">Load", ">Duration", ">Sent", ">Lost", ">Loss"]);
     table.row([
         soak.frame.as_str().into(),
         pps(soak.load_pps).into(),
@@ -314,6 +331,7 @@ pub(super) fn replay(report: &Report) -> Option<Table> {
     let replay = report.replay.as_ref()?;
     let mut table = Table::new(
         "Replay",
+        "Capture sent again",
         &["File", "Timing", ">Packets", ">Loops", ">99 % of gap errors up to"],
     );
     table.row([

@@ -2,6 +2,7 @@
 
 use super::table::{Table, length, printable};
 use super::{Completeness, Report, tables};
+use super::{Completeness, Report, bench, tables};
 
 /// Fits a terminal beside another, a mail, and a block of code on a page.
 pub(super) const COLUMNS_MAX: usize = 100;
@@ -27,6 +28,8 @@ pub(super) fn render(report: &Report) -> String {
         tables::gap_errors(report),
         tables::calibration(report),
         tables::streams(report),
+        bench::calibration(report),
+        bench::streams(report),
     ];
     for table in results.into_iter().flatten() {
         text.push_str(&format!("\n{}\n", table.title));
@@ -35,6 +38,9 @@ pub(super) fn render(report: &Report) -> String {
     let mut bench = vec![tables::setup(report), tables::machine(&report.machine)];
     bench.extend(tables::interfaces(report));
     for table in &bench {
+    let mut pairs = vec![bench::setup(report), bench::machine(&report.machine)];
+    pairs.extend(bench::interfaces(report));
+    for table in &pairs {
         text.push_str(&format!("\n{}\n", table.title));
         for_each_pair(table, |name, value| wrap(&mut text, &format!("  {name:<19} "), value));
     }
