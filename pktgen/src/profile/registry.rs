@@ -16,6 +16,8 @@ use super::sizes::{self, Distribution, Framing};
 pub enum Profile {
     GoogleRpcRequest,
     GoogleRpcResponse,
+    #[serde(rename = "google-rpc-2008")]
+    GoogleRpc2008,
     WebSearch,
     Hadoop,
     Storage,
@@ -55,9 +57,10 @@ pub struct UnknownProfile {
 
 impl Profile {
     /// All profiles, in the order in which they are listed.
-    pub const ALL: [Profile; 16] = [
+    pub const ALL: [Profile; 17] = [
         Profile::GoogleRpcRequest,
         Profile::GoogleRpcResponse,
+        Profile::GoogleRpc2008,
         Profile::WebSearch,
         Profile::Hadoop,
         Profile::Storage,
@@ -91,6 +94,7 @@ impl Profile {
         let (name, description, source, assumed) = match self {
             Profile::GoogleRpcRequest => GOOGLE_RPC_REQUEST,
             Profile::GoogleRpcResponse => GOOGLE_RPC_RESPONSE,
+            Profile::GoogleRpc2008 => GOOGLE_RPC_2008,
             Profile::WebSearch => WEB_SEARCH,
             Profile::Hadoop => HADOOP,
             Profile::Storage => STORAGE,
@@ -120,6 +124,7 @@ impl Profile {
         match self {
             Profile::GoogleRpcRequest | Profile::Serverless => Some(&sizes::RPC_REQUEST),
             Profile::GoogleRpcResponse => Some(&sizes::RPC_RESPONSE),
+            Profile::GoogleRpc2008 => Some(&sizes::RPC_2008),
             Profile::WebSearch => Some(&sizes::WEB_SEARCH),
             Profile::Hadoop => Some(&sizes::HADOOP),
             Profile::Storage => Some(&sizes::STORAGE),
@@ -152,6 +157,12 @@ impl Profile {
             Profile::Checkpoint => CHECKPOINT_PARTS,
             _ => 0,
         }
+    }
+
+    /// Whether [`Settings::period`](super::Settings::period) matters to it.
+    #[must_use]
+    pub fn has_period(self) -> bool {
+        matches!(self, Profile::AiTraining | Profile::Checkpoint | Profile::Serverless)
     }
 
     /// In how much of the time it may send.
@@ -204,6 +215,12 @@ const GOOGLE_RPC_RESPONSE: Story = (
     "Responses of remote procedure calls: half below 315 B, one in a hundred above 563 kB",
     "Seemakhupt and others, A Cloud-Scale Characterization of Remote Procedure Calls, SOSP 2023, as noted by readers",
     "Poisson arrivals; straight lines between the published percentiles; 4 MiB at most; 100 connections for each source",
+);
+const GOOGLE_RPC_2008: Story = (
+    "google-rpc-2008",
+    "Remote procedure calls of 2008: median 258 B, one in a hundred above 31 kB, the largest 15 MB",
+    "GoogleRPC2008.txt of alibaba-edu/High-Precision-Congestion-Control, 2019",
+    "35 of its 1000 points; Poisson arrivals, as that generator; 100 connections for each source",
 );
 const WEB_SEARCH: Story = (
     "web-search",

@@ -260,7 +260,12 @@ impl<'a> Reader<'a> {
         let count = self.word("how many packets")?;
         let packets = count.replace('_', "").parse();
         let packets = packets.map_err(|_| self.problem(&format!("\"{count}\" is not a whole number of packets")))?;
-        self.keyword("packets")?;
+        let noun = if packets == 1 { "packet" } else { "packets" };
+        if self.words.as_slice().first().is_none_or(|word| word != noun) {
+            self.keyword("packets")?;
+        } else {
+            self.words.next();
+        }
         let mut at = None;
         if self.words.as_slice().first().is_some_and(|word| word == "at") {
             self.words.next();

@@ -107,6 +107,20 @@ fn the_iterator_ends_with_the_clock() {
     assert_eq!(all.len() as u64, u64::MAX / 1_000_000_000_000_000 + 1);
 }
 
+#[test]
+fn the_iterator_and_the_search_agree() {
+    for text in [
+        "ramp 1Mpps..29Mpps 2ms; ramp 29Mpps..0 2ms; 7Mpps 1ms; repeat",
+        "ramp 0..100Mpps 300us; on 3Mpps 700ns off 1900ns for 1ms; ramp 1kpps..1Mpps 10ms; repeat",
+        "ramp 999999999pps..1pps 50us; burst 5 packets at 2Mpps every 10us for 33us; repeat",
+    ] {
+        let schedule = schedule(text);
+        for (k, at) in schedule.instants().take(60_000).enumerate() {
+            assert_eq!(schedule.instant(k as u64), Some(at), "{text}: packet {k}");
+        }
+    }
+}
+
 /// The number of packets due before `t` by the definition, in rationals: for each part its integral.
 fn naive_count(schedule: &Schedule, t: u64) -> BigInt {
     let ratio = |n: u64, d: u64| BigRational::new(n.into(), d.into());
@@ -284,6 +298,7 @@ fn plans_round_trip() {
         parse("step 1 Mpps 5 s, 2Mpps for 1.5ms"),
         parse("1Mpps 5000ms; 2Mpps 1500us")
     );
+    assert_eq!(parse("burst 1 packet every 1ms"), parse("burst 1 packets every 1000us"));
     assert_eq!(parse("max").single_rate(), Some(Rate::Max));
     assert_eq!(parse("max"), Plan::constant(Rate::Max));
 }
