@@ -118,7 +118,7 @@ impl Profile {
         }
     }
 
-    /// How large its messages are; `None` if all are [`fixed_bytes`](Self::fixed_bytes).
+    /// How large its messages are; `None` if all of a source's are the same, or as long as the load makes them.
     #[must_use]
     pub fn sizes(self) -> Option<&'static Distribution> {
         match self {
@@ -250,8 +250,7 @@ const DATA_MINING: Story = (
 const CACHE: Story = (
     "cache",
     "Flows of a cache cluster: a third of one segment, half above 19 kB, a tenth above 2.9 MB",
-    "Roy and others, Inside the Social Network's (Datacenter) Network, SIGCOMM 2015, as CDF_cache.txt of \
-     HKUST-SING/TrafficGenerator, 2016",
+    "CDF_cache.txt of HKUST-SING/TrafficGenerator, 2016, which does not say where it has it from",
     "Poisson arrivals, as that generator; its unit taken as 1460 bytes",
 );
 const AI_TRAINING: Story = (

@@ -155,6 +155,17 @@ impl Part {
         }
     }
 
+    /// The rates that stand in it.
+    pub fn rates(&self) -> impl Iterator<Item = Rate> {
+        let rates = match *self {
+            Part::Constant { rate, .. } | Part::OnOff { rate, .. } => [Some(rate), None],
+            Part::Ramp { from, to, .. } => [from, to],
+            Part::Burst { at, .. } => [at, None],
+            Part::Idle { .. } => [None, None],
+        };
+        rates.into_iter().flatten()
+    }
+
     fn validate(&self) -> Result<(), PlanError> {
         let zero = match *self {
             Part::Burst { packets, every, .. } => packets == 0 || every.0 == 0,

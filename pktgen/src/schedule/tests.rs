@@ -94,6 +94,23 @@ fn counts_are_exact() {
 }
 
 #[test]
+fn several_senders_share_the_packets() {
+    let schedule = schedule("ramp 1Mpps..2Mpps 100us; burst 7 packets every 10us for 100us");
+    let mut all: Vec<Nanos> = (0..3).flat_map(|share| schedule.instants_of(share, 3)).collect();
+    all.sort();
+    assert_eq!(all, schedule.instants().collect::<Vec<_>>());
+    assert_eq!(schedule.instants_of(1, 3).next(), schedule.instant(1));
+}
+
+#[test]
+fn a_rate_over_the_line_is_warned_of() {
+    let line: LineRate = "1Gbit/s".parse().unwrap();
+    let warning = |text: &str| text.parse::<Plan>().unwrap().warning(FRAME, line);
+    assert_eq!(warning("ramp 0..100% 1s; idle 1s; burst 64 packets every 1ms"), None);
+    assert!(warning("50% 1s; ramp 10%..150% 1s; 120%").is_some_and(|text| text.contains("150.0 %")));
+}
+
+#[test]
 fn slow_rates_over_short_passes_are_not_walked_through() {
     let schedule = schedule("0.00001pps 1ns; idle 1ns; repeat");
     let two: Vec<u64> = schedule.instants().take(2).map(|i| i.0).collect();
