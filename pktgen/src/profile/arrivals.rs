@@ -82,7 +82,7 @@ impl Messages {
         let mut random = Random::new(traffic.settings().seed, u64::from(index));
         let arrivals = Arrivals::new(traffic, index, &mut random);
         let flows = match traffic.profile() {
-            Profile::GoogleRpcRequest | Profile::GoogleRpcResponse => Flows::Among(100),
+            Profile::GoogleRpcRequest | Profile::GoogleRpcResponse | Profile::GoogleRpc2008 => Flows::Among(100),
             Profile::Serverless => Flows::Among(1_000),
             Profile::AiTraining | Profile::Checkpoint | Profile::Incast => Flows::One,
             Profile::AllMinimum | Profile::BurstyUdp => Flows::One,

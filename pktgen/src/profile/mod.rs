@@ -29,6 +29,7 @@ mod sizes;
 mod tests;
 
 use dataplane::clock::Nanos;
+use serde::Serialize;
 
 pub use arrivals::Messages;
 pub use packets::{Due, Merged, Packet, Packets};
@@ -64,6 +65,31 @@ pub struct Settings {
     pub framing: Framing,
     /// Same seed, same messages.
     pub seed: u64,
+}
+
+/// All that someone else needs to send the same traffic, and what it comes to.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TrafficReport {
+    /// Name, source and assumptions.
+    pub profile: Entry,
+    /// Senders.
+    pub sources: u32,
+    /// Packets per second of all.
+    pub load_pps: f64,
+    /// Bits per second at L1 of each when it bursts.
+    pub line_bps: f64,
+    /// Where the profile has one.
+    pub period_ns: Option<u64>,
+    /// How messages are cut.
+    pub framing: Framing,
+    /// The seed.
+    pub seed: u64,
+    /// Mean packets of a message; bursts that the load settles count packet by packet.
+    pub mean_packets: f64,
+    /// Mean bytes of a frame with FCS.
+    pub mean_frame_bytes: f64,
+    /// Mean messages per second of all.
+    pub messages_per_second: f64,
 }
 
 /// Why a profile cannot be run like this.
@@ -147,6 +173,31 @@ impl Traffic {
             ..
         } = self.settings;
         Merged::new((0..sources).map(|index| Packets::new(self.source(index), framing, line_bps)))
+    }
+
+    /// What a report says of it.
+    #[must_use]
+    pub fn report(&self) -> TrafficReport {
+        let Settings {
+            sources,
+            load_pps,
+            line_bps,
+            framing,
+            seed,
+            ..
+        } = self.settings;
+        TrafficReport {
+            profile: self.profile.entry(),
+            sources,
+            load_pps,
+            line_bps,
+            period_ns: self.profile.has_period().then_some(self.period().0),
+            framing,
+            seed,
+            mean_packets: self.mean_packets,
+            mean_frame_bytes: self.profile.mean_frame(framing, line_bps).bytes,
+            messages_per_second: load_pps / self.mean_packets,
+        }
     }
 
     /// The profile.

@@ -16,6 +16,8 @@ use super::sizes::{self, Distribution, Framing};
 pub enum Profile {
     GoogleRpcRequest,
     GoogleRpcResponse,
+    #[serde(rename = "google-rpc-2008")]
+    GoogleRpc2008,
     WebSearch,
     Hadoop,
     Storage,
@@ -55,9 +57,10 @@ pub struct UnknownProfile {
 
 impl Profile {
     /// All profiles, in the order in which they are listed.
-    pub const ALL: [Profile; 16] = [
+    pub const ALL: [Profile; 17] = [
         Profile::GoogleRpcRequest,
         Profile::GoogleRpcResponse,
+        Profile::GoogleRpc2008,
         Profile::WebSearch,
         Profile::Hadoop,
         Profile::Storage,
@@ -91,6 +94,7 @@ impl Profile {
         let (name, description, source, assumed) = match self {
             Profile::GoogleRpcRequest => GOOGLE_RPC_REQUEST,
             Profile::GoogleRpcResponse => GOOGLE_RPC_RESPONSE,
+            Profile::GoogleRpc2008 => GOOGLE_RPC_2008,
             Profile::WebSearch => WEB_SEARCH,
             Profile::Hadoop => HADOOP,
             Profile::Storage => STORAGE,
@@ -114,12 +118,13 @@ impl Profile {
         }
     }
 
-    /// How large its messages are; `None` if all are [`fixed_bytes`](Self::fixed_bytes).
+    /// How large its messages are; `None` if all of a source's are the same, or as long as the load makes them.
     #[must_use]
     pub fn sizes(self) -> Option<&'static Distribution> {
         match self {
             Profile::GoogleRpcRequest | Profile::Serverless => Some(&sizes::RPC_REQUEST),
             Profile::GoogleRpcResponse => Some(&sizes::RPC_RESPONSE),
+            Profile::GoogleRpc2008 => Some(&sizes::RPC_2008),
             Profile::WebSearch => Some(&sizes::WEB_SEARCH),
             Profile::Hadoop => Some(&sizes::HADOOP),
             Profile::Storage => Some(&sizes::STORAGE),
@@ -152,6 +157,12 @@ impl Profile {
             Profile::Checkpoint => CHECKPOINT_PARTS,
             _ => 0,
         }
+    }
+
+    /// Whether [`Settings::period`](super::Settings::period) matters to it.
+    #[must_use]
+    pub fn has_period(self) -> bool {
+        matches!(self, Profile::AiTraining | Profile::Checkpoint | Profile::Serverless)
     }
 
     /// In how much of the time it may send.
@@ -205,6 +216,12 @@ const GOOGLE_RPC_RESPONSE: Story = (
     "Seemakhupt and others, A Cloud-Scale Characterization of Remote Procedure Calls, SOSP 2023, as noted by readers",
     "Poisson arrivals; straight lines between the published percentiles; 4 MiB at most; 100 connections for each source",
 );
+const GOOGLE_RPC_2008: Story = (
+    "google-rpc-2008",
+    "Remote procedure calls of 2008: median 258 B, one in a hundred above 31 kB, the largest 15 MB",
+    "GoogleRPC2008.txt of alibaba-edu/High-Precision-Congestion-Control, 2019",
+    "35 of its 1000 points; Poisson arrivals, as that generator; 100 connections for each source",
+);
 const WEB_SEARCH: Story = (
     "web-search",
     "Flows of a search cluster: mean 1.7 MB, 30 % above 1 MB",
@@ -233,8 +250,7 @@ const DATA_MINING: Story = (
 const CACHE: Story = (
     "cache",
     "Flows of a cache cluster: a third of one segment, half above 19 kB, a tenth above 2.9 MB",
-    "Roy and others, Inside the Social Network's (Datacenter) Network, SIGCOMM 2015, as CDF_cache.txt of \
-     HKUST-SING/TrafficGenerator, 2016",
+    "CDF_cache.txt of HKUST-SING/TrafficGenerator, 2016, which does not say where it has it from",
     "Poisson arrivals, as that generator; its unit taken as 1460 bytes",
 );
 const AI_TRAINING: Story = (

@@ -4,6 +4,8 @@
 //! straight line, as the generators that the lists come with read them (`custom_rand.py` of the HPCC repository, `cdf.c` of
 //! HKUST's TrafficGenerator). They approximate plots of papers: they are not the data.
 
+use serde::Serialize;
+
 /// A cumulative distribution of message sizes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Distribution {
@@ -99,7 +101,7 @@ impl Distribution {
 }
 
 /// What headers leave of a frame, and how small a frame can be. Sizes of frames are with FCS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Framing {
     /// Bytes of the largest IP packet, its header included; above `header_bytes`.
     pub mtu: u16,
@@ -273,6 +275,45 @@ pub(super) const RPC_RESPONSE: Distribution = Distribution::of_bytes(&[
     (10_000.0, 90.0),
     (563_000.0, 99.0),
     (RPC_BYTES_MAX, 100.0),
+]);
+
+/// HPCC `traffic_gen/GoogleRPC2008.txt`, one or two of its points for each doubling.
+pub(super) const RPC_2008: Distribution = Distribution::of_bytes(&[
+    (0.0, 0.0),
+    (3.0, 6.48826),
+    (32.0, 9.73239),
+    (64.0, 15.5271),
+    (96.0, 28.6139),
+    (128.0, 35.1573),
+    (186.0, 44.3028),
+    (256.0, 49.7901),
+    (375.0, 68.055),
+    (512.0, 78.4921),
+    (717.0, 82.9652),
+    (1_024.0, 86.32),
+    (1_418.0, 88.8568),
+    (2_048.0, 90.8862),
+    (2_891.0, 92.4083),
+    (4_096.0, 93.4955),
+    (5_772.0, 95.1999),
+    (8_192.0, 96.4309),
+    (11_582.0, 97.6242),
+    (16_384.0, 98.4694),
+    (23_156.0, 98.8033),
+    (32_768.0, 99.0402),
+    (46_143.0, 99.2056),
+    (65_536.0, 99.3256),
+    (92_160.0, 99.5494),
+    (131_072.0, 99.7129),
+    (185_227.0, 99.7903),
+    (262_144.0, 99.8453),
+    (371_371.0, 99.9068),
+    (524_288.0, 99.9498),
+    (1_027_982.0, 99.9753),
+    (2_034_108.0, 99.9884),
+    (4_135_977.0, 99.9952),
+    (8_231_141.0, 99.9985),
+    (15_158_197.0, 100.0),
 ]);
 
 /// What gRPC receives at most unless told otherwise: 4 MiB.

@@ -50,7 +50,12 @@ fn drawn_sizes_have_the_percentiles_and_the_mean_of_their_source() {
     const COUNT: usize = 400_000;
     // (profile, (percent, bytes), tolerance of the mean: what is left of chance in so many, by the tail's weight)
     type Percentiles = &'static [(f64, f64)];
-    let cases: [(Profile, Percentiles, f64); 8] = [
+    let cases: [(Profile, Percentiles, f64); 9] = [
+        (
+            Profile::GoogleRpc2008,
+            &[(50.0, 258.0), (90.0, 1_720.0), (99.0, 31e3)],
+            0.1,
+        ),
         (
             Profile::GoogleRpcRequest,
             &[(50.0, 1_530.0), (90.0, 11_800.0), (99.0, 196_000.0)],
@@ -125,6 +130,7 @@ fn the_load_is_the_asked_one() {
     let cases = [
         (Profile::GoogleRpcRequest, 1e6, 20, 0.04),
         (Profile::GoogleRpcResponse, 1e6, 20, 0.06),
+        (Profile::GoogleRpc2008, 1e6, 20, 0.04),
         (Profile::WebSearch, 1e6, 60, 0.04),
         (Profile::Hadoop, 1e6, 20, 0.04),
         (Profile::Storage, 1e6, 10, 0.02),
@@ -425,4 +431,23 @@ fn impossible_settings_are_named() {
             "{part}: {error}"
         );
     }
+}
+
+#[test]
+fn reports_state_what_is_assumed_and_what_was_scaled() {
+    let report = traffic(Profile::AiTraining, 8, 1e6).report();
+    assert_eq!(
+        (report.period_ns, report.mean_frame_bytes),
+        (Some(100_000_000), 1_518.0)
+    );
+    let json = serde_json::to_value(traffic(Profile::WebSearch, 8, 1e5).report()).unwrap();
+    assert_eq!(json["profile"]["name"], "web-search");
+    assert!(
+        json["profile"]["source"]
+            .as_str()
+            .is_some_and(|source| source.contains("DCTCP"))
+    );
+    assert_eq!(json["period_ns"], serde_json::Value::Null);
+    let messages = json["messages_per_second"].as_f64().unwrap();
+    assert!((messages * json["mean_packets"].as_f64().unwrap() / 1e5 - 1.0).abs() < 1e-12);
 }
