@@ -1,11 +1,6 @@
 //! Which plots a report has. Each is a `<figure>` with its legend in HTML, where it can wrap, or nothing if the report has no
 //! data for it.
 
-use super::markup::escape;
-use super::plot::{Axis, Plot, Shape, bar_sample, sample, threshold_sample};
-use super::result::{GoalRow, LatencyRow, ThroughputRow, TrialRow, ratio};
-use super::units::{self, bps, count, nanoseconds, percent, pps, round_time, significant};
-use super::{Report, Soak};
 use super::axis::Axis;
 use super::markup::escape;
 use super::plot::{Plot, Shape, bar_sample, sample, threshold_sample};
@@ -42,34 +37,12 @@ fn bars(report: &Report, goals: &[&str], what: &str, value: fn(&GoalRow) -> Opti
     } else {
         ("Throughput", "pps")
     };
-    let line_rate = report.setup.line_rate_bps.filter(|_| in_bits);
     let line_rate = report.setup.line_rate_bps.filter(|rate| in_bits && rate.is_finite());
     let values = report.throughput.iter().flat_map(|row| &row.goals).filter_map(value);
     // Room for the labels above the bars.
     let high = greatest(values.chain(line_rate)) * 1.05;
     let labels = report.throughput.iter().map(|row| row.frame.clone()).collect();
     let x = Axis::categories("Frame, bytes with FCS", labels);
-    let mut plot = Plot::new(540.0, 320.0, x, Axis::from_zero(name, unit, high));
-    let width = 0.8 / goals.len() as f64;
-    let (factor, _) = units::prefix(high);
-    for (place, row) in report.throughput.iter().enumerate() {
-        for goal in &row.goals {
-            let (Some(value), Some(series)) = (value(goal), goals.iter().position(|&name| name == goal.name)) else {
-                continue;
-            };
-            let from = place as f64 + 0.1 + width * series as f64;
-            let told = if in_bits { bps(value) } else { pps(value) };
-            let told = format!("{} {}: {told}", row.frame, goal.name);
-            plot.bar(
-                series,
-                from,
-                from + width,
-                value,
-                &significant(value / factor, 3),
-                &told,
-            );
-        }
-    }
     let y = Axis::from_zero(name, unit, high);
     // Figures on bars are in the unit of the axis.
     let (factor, _) = units::prefix(y.high);
@@ -118,24 +91,6 @@ fn bars(report: &Report, goals: &[&str], what: &str, value: fn(&GoalRow) -> Opti
     figure(title, &svg, &legend)
 }
 
-/// Latency over percentiles, both on a log scale, a line for each load.
-pub(super) fn latency(report: &Report) -> String {
-    let curves: Vec<(&LatencyRow, Vec<(f64, f64)>)> = report
-        .latency
-        .iter()
-        .map(|row| (row, curve(row)))
-        .filter(|(_, points)| !points.is_empty())
-        .collect();
-    let all = || curves.iter().flat_map(|(_, points)| points);
-    if curves.is_empty() {
-        return String::new();
-    }
-    let x = Axis::log("Percentile", 1.0, greatest(all().map(|point| point.0)), nines);
-    let least = all().map(|point| point.1).fold(f64::MAX, f64::min);
-    let y = Axis::log("Latency", least, greatest(all().map(|point| point.1)), round_time);
-    let mut plot = Plot::new(960.0, 400.0, x, y);
-    let mut legend = Vec::new();
-    for (series, (row, points)) in curves.iter().enumerate() {
 /// Latency over percentiles, both on a log scale: a plot for each frame size, a line for each load.
 pub(super) fn latency(report: &Report) -> String {
     let mut frames: Vec<(&str, Vec<Line<'_>>)> = Vec::new();
@@ -187,23 +142,6 @@ fn latency_of(number: usize, frame: &str, lines: &[Line<'_>], size: (f64, f64)) 
                 plot.mark(Shape::Series(series), x, ns, &told);
             }
         }
-        let frame = if row.frame.is_empty() {
-            String::new()
-        } else {
-            format!(", {}", row.frame)
-        };
-        legend.push((
-            sample(Shape::Series(series)),
-            format!("{} ({}{frame})", row.label, pps(row.load_pps)),
-        ));
-    }
-    let title = "Latency by percentile";
-    let svg = plot.finish(
-        "latency",
-        title,
-        "One line for each load; from left to right ever fewer packets took longer. The table below has the percentiles.",
-    );
-    figure(title, &svg, &legend)
         legend.push((
             sample(Shape::Series(series)),
             format!("{} ({})", row.label, pps(row.load_pps)),
@@ -298,17 +236,6 @@ fn loss_of(number: usize, row: &ThroughputRow) -> String {
         .iter()
         .filter_map(|trial| Some((trial, trial.loss_ratio()?)))
         .collect();
-    let loads = || {
-        row.trials
-            .iter()
-            .map(|trial| trial.load_pps)
-            .filter(|load| load.is_finite())
-    };
-    let low = loads().fold(f64::MAX, f64::min);
-    let high = greatest(loads());
-    let margin = (high - low) * 0.03;
-    let x = Axis::linear("Offered load", "pps", low - margin, high + margin);
-    // A decade below the least loss stands for none at all.
     let found = row.goals.iter().filter_map(|goal| goal.lower_pps);
     let loads: Vec<f64> = row
         .trials
@@ -327,9 +254,6 @@ fn loss_of(number: usize, row: &ThroughputRow) -> String {
         .chain(row.goals.iter().map(|goal| goal.loss_ratio));
     let least = ratios.filter(|&ratio| ratio > 0.0).fold(0.01, f64::min).max(1e-12);
     let most = greatest(trials.iter().map(|trial| trial.1)).max(0.01);
-    let mut y = Axis::log("Loss", least / 10.0, most, percent);
-    y.relabel(0, "none");
-    let none = y.low();
     let y = Axis::log_and_none("Loss", least, most, percent);
     let none = y.low;
     let mut plot = Plot::new(360.0, 260.0, x, y);
@@ -351,10 +275,6 @@ fn loss_of(number: usize, row: &ThroughputRow) -> String {
         );
         plot.mark(shape, trial.load_pps, ratio.max(none), &told);
     }
-    let title = format!("{}: loss over offered load", row.frame);
-    let description = format!("{} trials, each a point.", row.trials.len());
-    let svg = plot.finish(&format!("loss-{number}"), &title, &description);
-    figure(&title, &svg, &[])
     let frames = units::frames(&row.frame);
     let title = format!("Loss over offered load, {frames}");
     let description = format!("{} trials, each a point.", row.trials.len());
@@ -368,12 +288,6 @@ pub(super) fn gap_errors(report: &Report) -> String {
         return String::new();
     };
     let buckets = &replay.gap_errors;
-    let labels = buckets.iter().map(|bucket| round_time(bucket.low_ns as f64)).collect();
-    let most = greatest(buckets.iter().map(|bucket| bucket.gaps as f64));
-    // From a tenth of one gap on, so that a single one is seen.
-    let mut y = Axis::log("Gaps", 0.1, most.max(10.0), |gaps| count(gaps.round() as u64));
-    y.relabel(0, "0");
-    let mut plot = Plot::new(960.0, 300.0, Axis::categories("Gap wrong by at least", labels), y);
     let edges = buckets
         .iter()
         .map(|bucket| bucket.low_ns)
@@ -405,67 +319,6 @@ pub(super) fn gap_errors(report: &Report) -> String {
 
 /// Loss and latency of a long run over time.
 pub(super) fn soak(soak: &Soak) -> String {
-    let timed = || soak.points.iter().filter(|point| point.at_seconds.is_finite());
-    if timed().count() == 0 {
-        return String::new();
-    }
-    let end = greatest(timed().map(|point| point.at_seconds));
-    let time = || Axis::linear("Time", "s", 0.0, end);
-    let losses: Vec<(f64, f64)> = timed()
-        .filter_map(|point| Some((point.at_seconds, ratio(point.lost, point.sent)?)))
-        .collect();
-    let least = losses
-        .iter()
-        .map(|point| point.1)
-        .filter(|&loss| loss > 0.0)
-        .fold(1e-3, f64::min);
-    let most = greatest(losses.iter().map(|point| point.1)).max(1e-3);
-    let mut y = Axis::log("Loss", least / 10.0, most, percent);
-    y.relabel(0, "none");
-    let none = y.low();
-    let mut plot = Plot::new(540.0, 260.0, time(), y);
-    let drawn: Vec<(f64, f64)> = losses.iter().map(|&(at, loss)| (at, loss.max(none))).collect();
-    plot.line(0, &drawn);
-    for (&(at, loss), &(_, y)) in losses.iter().zip(&drawn).filter(|(point, _)| point.1 > 0.0) {
-        plot.mark(
-            Shape::Series(0),
-            at,
-            y,
-            &format!("{}: {}", units::seconds(at), percent(loss)),
-        );
-    }
-    let title = "Loss over time";
-    let loss = figure(
-        title,
-        &plot.finish("soak-loss", title, "One point for each interval."),
-        &[],
-    );
-    let waits: Vec<(f64, u64)> = timed()
-        .filter_map(|point| Some((point.at_seconds, point.p99_ns?)))
-        .collect();
-    if waits.is_empty() {
-        return format!("<div class=\"pair\">{loss}</div>");
-    }
-    let points: Vec<(f64, f64)> = waits.iter().map(|&(at, ns)| (at, ns.max(1) as f64)).collect();
-    let least = points.iter().map(|point| point.1).fold(f64::MAX, f64::min);
-    let y = Axis::log(
-        "Latency, 99 %",
-        least,
-        greatest(points.iter().map(|point| point.1)),
-        round_time,
-    );
-    let mut plot = Plot::new(540.0, 260.0, time(), y);
-    plot.line(1, &points);
-    if let [(at, ns)] = waits.as_slice() {
-        plot.mark(Shape::Series(1), *at, *ns as f64, &nanoseconds(*ns));
-    }
-    let title = "99 % latency over time";
-    let latency = figure(
-        title,
-        &plot.finish("soak-latency", title, "One point for each interval."),
-        &[],
-    );
-    format!("<div class=\"pair\">{loss}{latency}</div>")
     let points: Vec<&SoakPoint> = soak
         .points
         .iter()

@@ -3,9 +3,6 @@
 
 use super::figures;
 use super::markup::escape;
-use super::table::{Cell, Table};
-use super::units::{self, NONE, bps, count, maybe, nanoseconds, percent, pps, seconds};
-use super::{Completeness, Report, tables};
 use super::result::{GoalRow, ratio};
 use super::table::{Cell, Table};
 use super::units::{self, NONE, bps, count, maybe, nanoseconds, percent, pps, seconds};
@@ -41,9 +38,6 @@ pub(super) fn render(report: &Report) -> String {
     let soak = report.soak.as_ref().map(figures::soak).unwrap_or_default();
     page += &section("Soak", &[soak, table(tables::soak(report))]);
     page += &section("Replay", &[figures::gap_errors(report), table(tables::replay(report))]);
-    page += &section("Accuracy of the generator", &[table(tables::calibration(report))]);
-    page += &section("Notes", &[notes(report)]);
-    page += &section("To judge these figures", &[bench(report)]);
     page += &section("Accuracy of the generator", &[table(bench::calibration(report))]);
     page += &section("Notes", &[notes(report)]);
     page += &section("To judge these figures", &[judging(report)]);
@@ -88,23 +82,6 @@ fn header(report: &Report) -> String {
 /// The figures that somebody looks for first.
 fn headline(report: &Report) -> String {
     let mut cards = String::new();
-    let mut card = |series: &str, figure: String, what: String, more: String| {
-        cards += &format!(
-            "<div class=\"card {series}\"><span class=\"what\">{}</span><b>{}</b><span>{}</span></div>",
-            escape(&what),
-            escape(&figure),
-            escape(&more)
-        );
-    };
-    if let Some(row) = report.throughput.first() {
-        for (series, goal) in row.goals.iter().enumerate().take(GOALS_MAX) {
-            let more = format!(
-                "{} at layer 1, loss up to {}",
-                maybe(goal.l1_bps, bps),
-                percent(goal.loss_ratio)
-            );
-            let what = format!("{}, {}", goal.name, frame(&row.frame));
-            card(&format!("c{series}"), maybe(goal.throughput_pps, pps), what, more);
     if let Some(row) = report.throughput.first() {
         for (series, goal) in row.goals.iter().enumerate().take(GOALS_MAX) {
             cards += &goal_card(series, &row.frame, goal);
@@ -113,49 +90,6 @@ fn headline(report: &Report) -> String {
     // The highest load: that of the first row may be next to none.
     let loaded = report.latency.iter().filter(|row| row.packets > 0);
     if let Some(row) = loaded.max_by(|a, b| a.load_pps.total_cmp(&b.load_pps)) {
-        card(
-            "c2",
-            nanoseconds(row.percentiles.p99),
-            format!("99 % latency, {}", row.label),
-            format!("half within {}", nanoseconds(row.percentiles.p50)),
-        );
-    }
-    if report.throughput.is_empty() && !report.services.is_empty() {
-        let sum = |of: fn(&super::ServiceRow) -> u64| {
-            report
-                .services
-                .iter()
-                .fold(0u64, |sum, row| sum.saturating_add(of(row)))
-        };
-        let (sent, lost) = (sum(|row| row.sent), sum(|row| row.lost));
-        let loss = maybe(super::result::ratio(lost, sent), percent);
-        card(
-            "c0",
-            loss,
-            "Loss".to_owned(),
-            format!("{} of {} packets", count(lost), count(sent)),
-        );
-    }
-    if let Some(soak) = &report.soak {
-        let loss = maybe(super::result::ratio(soak.lost, soak.sent), percent);
-        card(
-            "c3",
-            loss,
-            format!("Loss over {}", seconds(soak.seconds)),
-            format!("at {}", pps(soak.load_pps)),
-        );
-    }
-    let worst = report
-        .calibration
-        .iter()
-        .map(|row| row.error_ppm.abs())
-        .filter(|ppm| ppm.is_finite());
-    if let Some(ppm) = worst.reduce(f64::max) {
-        card(
-            "c4",
-            format!("± {} ppm", units::number(ppm)),
-            "Error of the rate".to_owned(),
-            "sent against asked for, worst of the calibration".to_owned(),
         let half = format!("half within {}", nanoseconds(row.percentiles.p50));
         let what = format!("99 % latency, {}", row.label);
         cards += &card(2, &what, &nanoseconds(row.percentiles.p99), &half);
@@ -186,18 +120,6 @@ fn headline(report: &Report) -> String {
         return "<p class=\"soft\">Nothing was measured.</p>\n".to_owned();
     }
     format!("<div class=\"cards\">{cards}</div>\n")
-}
-
-/// More goals than this are left to the table.
-const GOALS_MAX: usize = 4;
-
-/// A size is spoken of with its unit; a mix has a name.
-fn frame(label: &str) -> String {
-    if !label.is_empty() && label.chars().all(|c| c.is_ascii_digit()) {
-        format!("{label}-byte frames")
-    } else {
-        label.to_owned()
-    }
 }
 
 fn goal_card(series: usize, frame: &str, goal: &GoalRow) -> String {
@@ -310,7 +232,6 @@ fn dscp(report: &Report) -> String {
             match of_row().find(|count| count.1 == to) {
                 Some(&(_, _, packets)) => {
                     let class = if from == to { "kept" } else { "changed" };
-                    let share = maybe(super::result::ratio(packets, all), percent);
                     let share = maybe(ratio(packets, all), percent);
                     rows += &format!("<td class=\"{class}\">{share}<small>{}</small></td>", count(packets));
                 }
@@ -337,19 +258,6 @@ fn notes(report: &Report) -> String {
     format!("<ul>{items}</ul>")
 }
 
-/// Everything about the bench, folded.
-fn bench(report: &Report) -> String {
-    let mut folds = String::new();
-    let mut fold = |name: &str, body: String| {
-        if !body.is_empty() {
-            folds += &format!("<details><summary>{name}</summary>{body}</details>\n");
-        }
-    };
-    fold("Run and sockets", table(Some(tables::setup(report))));
-    fold("Machine", table(Some(tables::machine(&report.machine))));
-    fold(
-        "Interfaces",
-        tables::interfaces(report)
 const TRIALS: &str = "Every trial";
 
 /// Everything about the bench, folded; unfolded on paper.
@@ -371,8 +279,6 @@ fn judging(report: &Report) -> String {
             .map(|one| table(Some(one)))
             .collect(),
     );
-    fold("Traffic", table(tables::streams(report)));
-    fold("Every trial", table(tables::trials(report)));
     fold("Traffic", table(bench::streams(report)));
     fold(TRIALS, table(tables::trials(report)));
     fold("Errors of gaps between packets", table(tables::gap_errors(report)));

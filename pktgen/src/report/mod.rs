@@ -15,9 +15,6 @@
 //! | `machine` | [`Machine`]: the computer under the bench |
 //! | `interface` | [`Interface`]: driver, queues, rings, offloads |
 //! | `result` | the rows: throughput, latency, services, and the smaller tests |
-//! | `units`, `table`, `tables` | numbers as people read them, and rows of them |
-//! | `text` | the tables on a terminal |
-//! | `html`, `figures`, `plot`, `markup` | the page, which plots it has, how a plot is drawn as SVG, and how text is escaped |
 //! | `units`, `table` | numbers as people read them, and rows of them |
 //! | `tables`, `bench` | which tables there are: of results, and of what they depend on |
 //! | `text` | the tables on a terminal |

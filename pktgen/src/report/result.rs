@@ -222,7 +222,6 @@ pub struct ServiceRow {
     pub dscp_out: Vec<DscpCount>,
     /// Of those that came; `None` if none did.
     pub latency: Option<ServiceLatency>,
-    /// Mean change of latency from packet to packet, in nanoseconds (RFC 3550 section 6.4.1); `None` if not measured.
     /// Mean change of latency, up or down, from one packet of the stream to the next, in nanoseconds; `None` if not measured.
     pub jitter_ns: Option<u64>,
 }
@@ -326,7 +325,6 @@ pub struct BackToBackRow {
     /// Mean burst length in seconds.
     #[serde(deserialize_with = "or_nan")]
     pub seconds: f64,
-    /// The same less what the device forwarded meanwhile (RFC 9004 section 6.2); `None` without a known throughput.
     /// The same less what the device forwarded meanwhile (RFC 9004's Corrected DUT Buffer Time); `None` without a known throughput.
     pub corrected_buffer_seconds: Option<f64>,
 }

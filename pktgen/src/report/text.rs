@@ -1,7 +1,6 @@
 //! A report on a terminal: at most [`COLUMNS_MAX`] columns.
 
 use super::table::{Table, length, printable};
-use super::{Completeness, Report, tables};
 use super::{Completeness, Report, bench, tables};
 
 /// Fits a terminal beside another, a mail, and a block of code on a page.
@@ -26,8 +25,6 @@ pub(super) fn render(report: &Report) -> String {
         tables::soak(report),
         tables::replay(report),
         tables::gap_errors(report),
-        tables::calibration(report),
-        tables::streams(report),
         bench::calibration(report),
         bench::streams(report),
     ];
@@ -35,9 +32,6 @@ pub(super) fn render(report: &Report) -> String {
         text.push_str(&format!("\n{}\n", table.title));
         text.push_str(&table.text(COLUMNS_MAX));
     }
-    let mut bench = vec![tables::setup(report), tables::machine(&report.machine)];
-    bench.extend(tables::interfaces(report));
-    for table in &bench {
     let mut pairs = vec![bench::setup(report), bench::machine(&report.machine)];
     pairs.extend(bench::interfaces(report));
     for table in &pairs {

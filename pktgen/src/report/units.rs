@@ -103,13 +103,11 @@ pub(super) fn seconds(value: f64) -> String {
     }
 }
 
-/// A ratio of 0 to 1 in percent: "0 %", "0.5 %", "12.3 %"; what is too small for that as "1.2e-9".
 /// A ratio of 0 to 1 in percent: "0 %", "0.5 %", "12.3 %"; what is too small to count its zeros as "1.2e-7".
 pub(super) fn percent(value: f64) -> String {
     if !value.is_finite() {
         return NONE.to_owned();
     }
-    if value != 0.0 && value.abs() < 1e-7 {
     if value != 0.0 && value.abs() < 1e-6 {
         return format!("{value:.1e}");
     }
@@ -202,7 +200,6 @@ mod tests {
         assert_eq!(percent(0.999_833), "99.9833 %");
         assert_eq!(percent(0.999_999_99), "99.999999 %");
         assert_eq!(percent(1e-6), "0.0001 %");
-        assert_eq!(percent(1.23e-9), "1.2e-9");
         assert_eq!(percent(1.23e-7), "1.2e-7");
         assert_eq!(percent(f64::INFINITY), "–");
         assert_eq!(count(0), "0");
