@@ -30,9 +30,11 @@
 //! | [`suite`] | a whole measurement, from frame sizes to a report |
 //! | [`profile`] | traffic of known workloads, and hostile ones, with their sources |
 //! | [`report`] | results as text, JSON and one HTML file, with the machine they were measured on |
+//! | [`console`] | progress and Ctrl-C of commands |
 //! | [`lab`] | network namespaces and veth pairs that leave no trace |
 #![deny(unsafe_code)]
 
+pub mod console;
 pub mod contracts;
 mod flow;
 pub mod frame_builder;

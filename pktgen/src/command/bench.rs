@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use pktgen::console::{Bar, stop_flag};
 use pktgen::imix::FrameMix;
 use pktgen::rate::LineRate;
 use pktgen::suite::{self, Method, Plan, Surroundings};
 use pktgen::trial::GeneratorConfig;
 
 use super::ends::Ends;
-use super::output::{Bar, Output, stop_flag};
+use super::output::Output;
 use super::traffic::Traffic;
 use super::{Done, Failure, usage};
 
@@ -91,7 +92,7 @@ impl Bench {
             line_rate_bps: self.line_rate.map(LineRate::bps),
         };
         let stop = stop_flag()?;
-        let bar = Bar::new();
+        let bar = Bar::default();
         let report = suite::run(
             &plan,
             &mut Surroundings {

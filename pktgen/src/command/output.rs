@@ -1,17 +1,12 @@
-//! Reports on the terminal and in files, progress on a terminal only, and Ctrl-C.
+//! Reports on the terminal and in files.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use pktgen::report::{Completeness, Report};
-use pktgen::search::Progress;
 
-use super::{Done, Failure};
+use super::Done;
 
 #[derive(clap::Args)]
 pub(super) struct Output {
@@ -50,48 +45,5 @@ impl Output {
                 ExitCode::FAILURE
             }
         })
-    }
-}
-
-/// A flag that Ctrl-C and SIGTERM raise. A second Ctrl-C ends the program at once.
-pub(super) fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // In this order: the first signal finds the flag down and raises it.
-        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
-    }
-    Ok(stop)
-}
-
-/// A bar on standard error with the time left, where that is a terminal.
-pub(super) struct Bar(ProgressBar);
-
-impl Bar {
-    pub(super) fn new() -> Self {
-        let bar = if std::io::stderr().is_terminal() {
-            ProgressBar::new(1)
-        } else {
-            ProgressBar::hidden()
-        };
-        if let Ok(style) = ProgressStyle::with_template("{bar:30} {msg}") {
-            bar.set_style(style);
-        }
-        bar.enable_steady_tick(Duration::from_millis(200));
-        Self(bar)
-    }
-
-    pub(super) fn show(&self, step: &Progress) {
-        let left = step.expected.saturating_sub(step.done);
-        self.0.set_length(step.expected.as_millis().max(1) as u64);
-        self.0.set_position(step.done.as_millis() as u64);
-        self.0
-            .set_message(format!("{} ({} s left)", step.message, left.as_secs()));
-    }
-}
-
-impl Drop for Bar {
-    fn drop(&mut self) {
-        self.0.finish_and_clear();
     }
 }

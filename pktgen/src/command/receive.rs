@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use dataplane::clock::MonotonicClock;
+use pktgen::console::stop_flag;
 use pktgen::receive::Receiver;
 use pktgen::score::Scores;
 use serde::Serialize;
 
 use super::bench::seconds;
 use super::ends::end;
-use super::output::stop_flag;
 use super::{Done, Failure};
 
 #[derive(clap::Args)]

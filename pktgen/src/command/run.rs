@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use pktgen::console::stop_flag;
 use pktgen::imix::FrameMix;
 use pktgen::load::own_pps;
 use pktgen::suite;
@@ -11,7 +12,7 @@ use super::Done;
 use super::bench::seconds;
 use super::ends::Ends;
 use super::load::LoadOptions;
-use super::output::{Output, stop_flag};
+use super::output::Output;
 use super::traffic::Traffic;
 
 #[derive(clap::Args)]

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use dataplane::clock::{Clock, MonotonicClock, Nanos};
+use pktgen::console::stop_flag;
 use pktgen::imix::FrameMix;
 use pktgen::stream::Stream;
 use pktgen::transmit::{Load, Transmitter};
@@ -11,7 +12,6 @@ use serde::Serialize;
 use super::bench::seconds;
 use super::ends::end;
 use super::load::LoadOptions;
-use super::output::stop_flag;
 use super::traffic::Traffic;
 use super::{Done, Failure};
 
