@@ -130,7 +130,7 @@ fn the_load_is_the_asked_one() {
     let cases = [
         (Profile::GoogleRpcRequest, 1e6, 20, 0.04),
         (Profile::GoogleRpcResponse, 1e6, 20, 0.06),
-        (Profile::GoogleRpc2008, 1e6, 20, 0.04),
+        (Profile::GoogleRpc2008, 1e6, 3, 0.06),
         (Profile::WebSearch, 1e6, 60, 0.04),
         (Profile::Hadoop, 1e6, 20, 0.04),
         (Profile::Storage, 1e6, 10, 0.02),
