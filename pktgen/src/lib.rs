@@ -23,7 +23,6 @@
 //! | [`score`] | what arrived, by stream, phase and DSCP |
 //! | [`trial`] | a load for a time, and what it came to; the generator that runs one after the other |
 //! | [`search`] | which load to try next, and what the trials together say |
-//! | [`report`] | results as text, JSON and one HTML file, with the machine they were measured on |
 //! | [`imix`] | frame sizes and mixes of them, RFC 6985 genomes |
 //! | [`rate`] | rates as operators write them, and packets per second |
 //! | [`schedule`] | rates over time, and the exact instant of each packet |
