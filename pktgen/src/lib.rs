@@ -16,12 +16,14 @@
 //! | `program` | the receiver's XDP program |
 //! | [`sequence`] | which packets of a stream have come |
 //! | [`score`] | what arrived, by stream, phase and DSCP |
+//! | [`live`] | the second engine: floods made and scored inside the kernel |
 //! | [`lab`] | network namespaces and veth pairs that leave no trace |
 #![deny(unsafe_code)]
 
 pub mod flow;
 pub mod frame_builder;
 pub mod lab;
+pub mod live;
 pub mod pace;
 pub mod probe;
 mod program;

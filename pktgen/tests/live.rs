@@ -1,0 +1,452 @@
+//! The engine inside the kernel over veth: what is sent against what is scored, and what is on the wire. Needs root; without
+//! it every test is skipped and says so.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::thread;
+use std::time::Duration;
+
+use af_xdp::device::{self, Offload};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockProtocol, SockType, sockopt};
+use nix::sys::time::TimeVal;
+use pktgen::flow::{Stream, Vlan};
+use pktgen::lab::{Namespace, VethEnd, links, privileged};
+use pktgen::live::{LiveError, Load, Portion, Receiver, ReceiverConfig, Scores, Sender, SenderConfig, Sent};
+use pktgen::probe::{Probe, Seen, dissect};
+
+const SEED: u64 = 20_261_121;
+
+fn skipped(test: &str) -> bool {
+    println!("seed {SEED}");
+    match privileged() {
+        Ok(()) => false,
+        Err(error) => {
+            eprintln!("SKIPPED {test}: {error}");
+            true
+        }
+    }
+}
+
+fn ipv4(id: u16, frame_bytes: u16) -> Stream {
+    Stream {
+        id,
+        source: "10.1.0.0/16".parse().unwrap(),
+        destination: "198.51.100.0/24".parse().unwrap(),
+        source_ports: 1024..=65535,
+        destination_ports: 443..=445,
+        dscp: 46,
+        frame_bytes,
+        flows: 1000,
+        vlan: None,
+        source_mac: [2, 0, 0, 0, 0, 1],
+        destination_mac: [2, 0, 0, 0, 0, 2],
+        rate_bps: 0,
+    }
+}
+
+fn ipv6(id: u16, frame_bytes: u16) -> Stream {
+    Stream {
+        source: "2001:db8:1::/48".parse().unwrap(),
+        destination: "2001:db8:2::/48".parse().unwrap(),
+        source_ports: 0..=65535,
+        destination_ports: 0..=65535,
+        dscp: 10,
+        ..ipv4(id, frame_bytes)
+    }
+}
+
+fn portions(streams: &[(f64, Stream)]) -> Vec<Portion> {
+    let portion = |(weight, stream): &(f64, Stream)| Portion {
+        stream: stream.clone(),
+        weight: *weight,
+    };
+    streams.iter().map(portion).collect()
+}
+
+/// Every length, family and tag in one mix: each frame is all of them in turn.
+fn mix() -> Vec<Portion> {
+    let tag = |stream| Stream {
+        vlan: Some(Vlan { id: 100, pcp: 5 }),
+        ..stream
+    };
+    portions(&[
+        (4.0, ipv4(1, 60)),
+        (
+            2.0,
+            Stream {
+                dscp: 0,
+                flows: 1,
+                ..ipv4(2, 61)
+            },
+        ),
+        (1.0, ipv6(7, 80)),
+        (1.0, tag(ipv4(60_000, 64))),
+        (1.0, tag(ipv6(4, 85))),
+        (2.0, ipv6(5, 1514)),
+        // Two lengths of one stream.
+        (0.5, ipv4(6, 1513)),
+        (
+            0.5,
+            Stream {
+                flows: 7,
+                ..ipv4(6, 577)
+            },
+        ),
+    ])
+}
+
+fn ids(portions: &[Portion]) -> Vec<u16> {
+    let ids: HashSet<u16> = portions.iter().map(|portion| portion.stream.id).collect();
+    ids.into_iter().collect()
+}
+
+/// A pair of veths, up, between two namespaces.
+fn wire() -> (Namespace, Namespace) {
+    let (a, b) = (Namespace::new().unwrap(), Namespace::new().unwrap());
+    links::create_veth(&VethEnd::new(&a, "left"), &VethEnd::new(&b, "right")).unwrap();
+    a.try_run(|| links::set_up("left")).unwrap();
+    b.try_run(|| links::set_up("right")).unwrap();
+    (a, b)
+}
+
+fn config(portions: &[Portion], packets: u64) -> SenderConfig<'_> {
+    SenderConfig {
+        interface: "left",
+        cpu: None,
+        portions,
+        load: Load::Max,
+        packets: Some(packets),
+        start: None,
+        phase: 0,
+        seed: SEED,
+        after: None,
+    }
+}
+
+fn send(namespace: &Namespace, config: &SenderConfig<'_>) -> Sent {
+    let mut sender = namespace.run(|| Sender::start(config)).unwrap().unwrap();
+    assert!(
+        sender.wait(Duration::from_secs(60)).unwrap(),
+        "not all were sent in a minute"
+    );
+    sender.stop().unwrap()
+}
+
+fn receiver<'a>(namespace: &Namespace, config: &ReceiverConfig<'a>) -> Receiver {
+    namespace.run(|| Receiver::attach(config)).unwrap().unwrap()
+}
+
+/// The scores once all that was sent has come, or as they are after a while.
+fn settle(receiver: &Receiver, packets: u64) -> Scores {
+    for _ in 0..500 {
+        let scores = receiver.read().unwrap();
+        if scores.received() >= packets {
+            return scores;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    receiver.read().unwrap()
+}
+
+#[test]
+fn everything_that_is_sent_is_scored_by_stream_and_dscp() {
+    if skipped("everything_that_is_sent_is_scored_by_stream_and_dscp") {
+        return;
+    }
+    let (a, b) = wire();
+    let portions = mix();
+    let receiver = receiver(&b, &ReceiverConfig::new("right", &ids(&portions)));
+    assert!(receiver.is_native());
+    let packets = 300_000;
+    let sent = send(&a, &config(&portions, packets));
+    let scores = settle(&receiver, packets);
+
+    assert_eq!(sent.packets, packets);
+    assert_eq!(sent.lags, []);
+    assert_eq!([scores.unknown_stream, scores.foreign], [0, 0]);
+    assert_eq!(scores.by_stream.len(), 7);
+    for (&(stream, phase), score) in &scores.by_stream {
+        let sent = sent.by_stream[&stream].packets();
+        let of_it: Vec<&Portion> = portions.iter().filter(|portion| portion.stream.id == stream).collect();
+        let weight: f64 = of_it.iter().map(|portion| portion.weight).sum();
+        assert_eq!(phase, 0);
+        assert_eq!(sent, (packets as f64 * weight / 12.0) as u64, "stream {stream}");
+        assert_eq!(scores.lost(stream, 0, sent), 0, "stream {stream}");
+        assert_eq!(
+            [score.unique, score.reordered, score.duplicated, score.too_old],
+            [sent, 0, 0, 0]
+        );
+        let dscp = usize::from(of_it[0].stream.dscp);
+        assert_eq!(score.by_dscp[dscp], sent);
+        assert_eq!(score.by_dscp.iter().sum::<u64>(), sent);
+        let bytes: f64 = of_it
+            .iter()
+            .map(|portion| f64::from(portion.stream.ip_bytes()) * portion.weight / weight)
+            .sum();
+        assert_eq!(score.ip_bytes, (bytes * sent as f64) as u64);
+        assert_eq!(score.latency.count(), sent);
+        assert!(score.latency.quantile(0.5) <= Some(score.latency.max()));
+    }
+}
+
+#[test]
+fn numbers_go_on_in_the_next_phase_and_latency_can_be_sampled() {
+    if skipped("numbers_go_on_in_the_next_phase_and_latency_can_be_sampled") {
+        return;
+    }
+    let (a, b) = wire();
+    let portions = portions(&[(1.0, ipv4(1, 60)), (3.0, ipv6(2, 100))]);
+    let receiver = receiver(
+        &b,
+        &ReceiverConfig {
+            phases: 2,
+            latency_every: 4,
+            ..ReceiverConfig::new("right", &[1, 2])
+        },
+    );
+    let first = send(&a, &config(&portions, 40_000));
+    let second = send(
+        &a,
+        &SenderConfig {
+            phase: 3,
+            after: Some(&first),
+            ..config(&portions, 80_000)
+        },
+    );
+    let scores = settle(&receiver, 120_000);
+    assert_eq!(
+        [second.by_stream[&1].first, second.by_stream[&1].next],
+        [10_000, 30_000]
+    );
+    let expected = [((1, 0), 10_000), ((1, 1), 20_000), ((2, 0), 30_000), ((2, 1), 60_000)];
+    for (key, unique) in expected {
+        let score = &scores.by_stream[&key];
+        assert_eq!(
+            [score.unique, score.reordered, score.duplicated, score.too_old],
+            [unique, 0, 0, 0],
+            "{key:?}"
+        );
+        assert_eq!(score.latency.count(), unique / 4);
+    }
+}
+
+/// The packets on the far interface's wire, from a packet socket.
+struct Capture(OwnedFd);
+
+impl Capture {
+    fn open(namespace: &Namespace) -> Self {
+        let open = || {
+            let flags = SockFlag::SOCK_CLOEXEC;
+            let all = SockProtocol::EthAll;
+            let fd = socket::socket(AddressFamily::Packet, SockType::Raw, flags, all).unwrap();
+            socket::setsockopt(&fd, sockopt::RcvBufForce, &(256 << 20)).unwrap();
+            socket::setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::new(0, 300_000)).unwrap();
+            fd
+        };
+        Self(namespace.run(open).unwrap())
+    }
+
+    /// The next one; `None` if for a while none has come.
+    fn next(&self) -> Option<Vec<u8>> {
+        let mut packet = vec![0; 2048];
+        let bytes = socket::recv(self.0.as_raw_fd(), &mut packet, socket::MsgFlags::empty()).ok()?;
+        packet.truncate(bytes);
+        Some(packet)
+    }
+}
+
+/// Addresses and ports of an untagged packet.
+fn flow_of(packet: &[u8]) -> (IpAddr, IpAddr, [u16; 2]) {
+    let (is_ipv4, ip) = (packet[12] == 8, &packet[14..]);
+    let v4 = |at: usize| IpAddr::from(<[u8; 4]>::try_from(&ip[at..at + 4]).unwrap());
+    let v6 = |at: usize| IpAddr::from(<[u8; 16]>::try_from(&ip[at..at + 16]).unwrap());
+    let (source, destination, udp) = if is_ipv4 {
+        (v4(12), v4(16), &ip[20..])
+    } else {
+        (v6(8), v6(24), &ip[40..])
+    };
+    let port = |at: usize| u16::from_be_bytes([udp[at], udp[at + 1]]);
+    (source, destination, [port(0), port(2)])
+}
+
+/// Bytes that a packet socket shows: the kernel takes the tag out before.
+fn on_the_wire(stream: &Stream) -> usize {
+    usize::from(stream.frame_bytes) - if stream.vlan.is_some() { 4 } else { 0 }
+}
+
+#[test]
+fn packets_on_the_wire_are_intact_and_of_the_flows_of_their_stream() {
+    if skipped("packets_on_the_wire_are_intact_and_of_the_flows_of_their_stream") {
+        return;
+    }
+    let (a, b) = wire();
+    let portions = mix();
+    // Without an XDP program on the far end, veth takes what is redirected to it only if it polls there.
+    b.run(|| device::set_offload("right", Offload::Gro, true))
+        .unwrap()
+        .unwrap();
+    let capture = Capture::open(&b);
+    let packets = 48_000;
+    let slow = SenderConfig {
+        load: Load::PacketsPerSecond(100_000.0),
+        phase: 9,
+        ..config(&portions, packets)
+    };
+    let sent = send(&a, &slow);
+    let mut flows: BTreeMap<(u16, usize), HashSet<_>> = BTreeMap::new();
+    let mut next: BTreeMap<u16, u64> = BTreeMap::new();
+    let mut last = 0;
+    let mut seen = 0;
+    while let Some(packet) = capture.next() {
+        let Seen::Probe { probe, dscp, ecn, .. } = dissect(&packet) else {
+            panic!("{:?}: {packet:02x?}", dissect(&packet));
+        };
+        let Probe {
+            stream,
+            phase,
+            sequence,
+            intended,
+        } = probe;
+        let portion = portions
+            .iter()
+            .find(|portion| portion.stream.id == stream && on_the_wire(&portion.stream) == packet.len())
+            .unwrap_or_else(|| panic!("stream {stream}, {} bytes", packet.len()));
+        let expected = &portion.stream;
+        assert_eq!([dscp, ecn, phase], [expected.dscp, 0, 9]);
+        assert_eq!(sequence, *next.entry(stream).or_default(), "stream {stream}");
+        *next.entry(stream).or_default() += 1;
+        assert!(intended.0 >= last, "due before the packet that left before it");
+        last = intended.0;
+        assert_eq!(packet[..12], [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1]);
+        let flow @ (source, destination, [source_port, destination_port]) = flow_of(&packet);
+        assert!(
+            expected.source.contains(&source) && expected.destination.contains(&destination),
+            "{flow:?}"
+        );
+        assert!(expected.source_ports.contains(&source_port), "{flow:?}");
+        assert!(expected.destination_ports.contains(&destination_port), "{flow:?}");
+        flows.entry((stream, packet.len())).or_default().insert(flow);
+        seen += 1;
+    }
+    assert_eq!((seen, sent.packets), (packets, packets));
+    for portion in &portions {
+        let Stream { id, flows: count, .. } = portion.stream;
+        assert_eq!(
+            flows[&(id, on_the_wire(&portion.stream))].len(),
+            count as usize,
+            "stream {id}"
+        );
+    }
+}
+
+#[test]
+fn a_schedule_is_kept_and_its_lag_is_known() {
+    if skipped("a_schedule_is_kept_and_its_lag_is_known") {
+        return;
+    }
+    let (a, b) = wire();
+    let portions = portions(&[(1.0, ipv4(1, 60))]);
+    let receiver = receiver(&b, &ReceiverConfig::new("right", &[1]));
+    let slow = SenderConfig {
+        load: Load::PacketsPerSecond(30_000.0),
+        ..config(&portions, 15_000)
+    };
+    let begun = std::time::Instant::now();
+    let sent = send(&a, &slow);
+    let took = begun.elapsed();
+    let scores = settle(&receiver, 15_000);
+    let score = &scores.by_stream[&(1, 0)];
+    assert_eq!([sent.packets, score.unique, score.reordered], [15_000, 15_000, 0]);
+    // The last is due 14,999 intervals after the first; how much later it left is the machine's affair.
+    assert!(took >= Duration::from_nanos(14_999 * 33_333), "{took:?}");
+    assert_eq!(sent.lags.iter().sum::<u64>(), 15_000);
+    let longest = sent.lags.iter().rposition(|&packets| packets > 0).unwrap();
+    assert_eq!(longest as u32, (64 - sent.lag_max.0.leading_zeros()).min(39));
+    println!("{took:?} {sent:?} {:?}", score.latency.max());
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_the_reason() {
+    if skipped("what_cannot_be_is_refused_with_the_reason") {
+        return;
+    }
+    let (a, _b) = wire();
+    let good = portions(&[(1.0, ipv4(1, 60))]);
+    let long = portions(&[(1.0, ipv4(1, 1600))]);
+    let rare = portions(&[(1.0, ipv4(1, 60)), (1e-6, ipv4(2, 60))]);
+    let start = |config: &SenderConfig<'_>| {
+        a.run(|| Sender::start(config).err().map(|error| error.to_string()))
+            .unwrap()
+    };
+    let cases = [
+        (
+            SenderConfig {
+                interface: "none",
+                ..config(&good, 1)
+            },
+            "none",
+        ),
+        (
+            SenderConfig {
+                interface: "lo",
+                ..config(&good, 1)
+            },
+            "ip link set lo up",
+        ),
+        (
+            SenderConfig {
+                cpu: Some(1000),
+                ..config(&good, 1)
+            },
+            "cpu = 1000",
+        ),
+        (
+            SenderConfig {
+                load: Load::PacketsPerSecond(0.0),
+                ..config(&good, 1)
+            },
+            "1 to 10^9",
+        ),
+        (
+            SenderConfig {
+                load: Load::PacketsPerSecond(f64::NAN),
+                ..config(&good, 1)
+            },
+            "1 to 10^9",
+        ),
+        (config(&long, 1), "up to 1518 on left"),
+        (config(&rare, 1), "smallest share"),
+        (config(&[], 1), "streams of a mix = 0"),
+    ];
+    for (config, expected) in cases {
+        let error = start(&config).unwrap_or_default();
+        assert!(error.contains(expected), "{error:?} does not say {expected:?}");
+    }
+    let attach = |config: &ReceiverConfig<'_>| a.run(|| Receiver::attach(config).err()).unwrap().unwrap().to_string();
+    for (config, expected) in [
+        (ReceiverConfig::new("none", &[1]), "none"),
+        (ReceiverConfig::new("left", &[]), "streams to score = 0"),
+        (ReceiverConfig::new("left", &[5, 1, 5]), "stream to score = 5"),
+        (
+            ReceiverConfig {
+                phases: 3,
+                ..ReceiverConfig::new("left", &[1])
+            },
+            "phases = 3",
+        ),
+        (
+            ReceiverConfig {
+                latency_every: 0,
+                ..ReceiverConfig::new("left", &[1])
+            },
+            "latency_every = 0",
+        ),
+    ] {
+        let error = attach(&config);
+        assert!(error.contains(expected), "{error:?} does not say {expected:?}");
+    }
+    let _first = receiver(&a, &ReceiverConfig::new("left", &[1]));
+    let error = a.run(|| Receiver::attach(&ReceiverConfig::new("left", &[1]))).unwrap();
+    assert!(matches!(error.err(), Some(LiveError::Kernel { step, .. }) if step.contains("left")));
+}
