@@ -162,7 +162,7 @@ fn everything_that_is_sent_is_scored_by_stream_and_dscp() {
     let sent = send(&a, &config(&portions, packets));
     let scores = settle(&receiver, packets);
 
-    assert_eq!(sent.packets, packets);
+    assert_eq!((sent.packets, sent.refused), (packets, Some(0)));
     assert_eq!(sent.lags, []);
     assert_eq!([scores.unknown_stream, scores.foreign], [0, 0]);
     assert_eq!(scores.by_stream.len(), 7);
@@ -449,4 +449,20 @@ fn what_cannot_be_is_refused_with_the_reason() {
     let _first = receiver(&a, &ReceiverConfig::new("left", &[1]));
     let error = a.run(|| Receiver::attach(&ReceiverConfig::new("left", &[1]))).unwrap();
     assert!(matches!(error.err(), Some(LiveError::Kernel { step, .. }) if step.contains("left")));
+}
+
+#[test]
+fn what_the_interface_does_not_take_is_counted() {
+    if skipped("what_the_interface_does_not_take_is_counted") {
+        return;
+    }
+    let (a, b) = wire();
+    let portions = portions(&[(1.0, ipv4(1, 60))]);
+    // Nothing polls on the far end.
+    let sent = send(&a, &config(&portions, 5_000));
+    assert_eq!((sent.packets, sent.refused), (5_000, Some(5_000)));
+    let receiver = receiver(&b, &ReceiverConfig::new("right", &[1]));
+    let sent = send(&a, &config(&portions, 5_000));
+    let scores = settle(&receiver, 5_000);
+    assert_eq!((sent.refused, scores.by_stream[&(1, 0)].unique), (Some(0), 5_000));
 }

@@ -22,6 +22,7 @@
 //! | --- | --- |
 //! | `mix` | the sender's maps from the streams: templates, sums, flows, order |
 //! | `sender` | [`Sender`]: the program in its thread, and what it has sent |
+//! | `refused` | how many packets the interface did not take |
 //! | `receiver` | [`Receiver`]: the program on its interface |
 //! | `score` | [`Scores`]: what the maps of the receiver hold, as plain structs |
 //! | `error` | [`LiveError`] |
@@ -32,6 +33,7 @@
 mod error;
 mod mix;
 mod receiver;
+mod refused;
 mod score;
 mod sender;
 

@@ -29,7 +29,7 @@ pub struct Score {
     pub reordered: u64,
     /// Packets that had come before; not among the unique.
     pub duplicated: u64,
-    /// Packets 65,504 or more numbers behind the latest, too late to tell whether they had come before; not among the unique.
+    /// Packets more than 65,504 numbers before the next expected, too late to tell whether they had come before; not among the unique.
     pub too_old: u64,
     /// Those of the unique that came marked congestion experienced (ECN 3).
     pub congestion_marked: u64,

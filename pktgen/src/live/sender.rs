@@ -26,6 +26,7 @@ use nix::unistd::Pid;
 
 use super::error::{LOAD, LiveError, RUN};
 use super::mix::{Entry, Mix, Portion};
+use super::refused::{self, Refused};
 
 /// The object built from `xdp/send/send.bpf.c`; see there.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../xdp/send/send.bpf.o");
@@ -67,6 +68,9 @@ pub struct SenderConfig<'a> {
 pub struct Sent {
     /// Packets of all streams.
     pub packets: u64,
+    /// Those of them that the interface did not take: its ring was full, or it takes no redirected packets. They never were
+    /// on the wire, and their numbers are missing on arrival. `None`: the kernel has no BTF by which to count them.
+    pub refused: Option<u64>,
     /// By stream id.
     pub by_stream: BTreeMap<u16, StreamSent>,
     /// The longest time by which a packet was made after it was due. 0 with [`Load::Max`], which has no schedule.
@@ -98,6 +102,7 @@ pub struct Sender {
     thread: Option<JoinHandle<Result<(), LiveError>>>,
     stop: Arc<AtomicBool>,
     maps: Maps,
+    refused: Option<Refused>,
     packets_max: Option<u64>,
 }
 
@@ -133,8 +138,10 @@ impl Sender {
         let told = Arc::clone(&stop);
         let cpu = config.cpu;
         let batch = if interval == 0 { BATCH } else { PACED_BATCH };
+        let name = refused::thread_name();
+        let refused = Refused::attach(&name).ok();
         let thread = thread::Builder::new()
-            .name("live-sender".into())
+            .name(name)
             .spawn(move || {
                 cpu.map_or(Ok(()), pin)?;
                 run(&mut ebpf, &mix.frame, batch, &told)
@@ -144,6 +151,7 @@ impl Sender {
             thread: Some(thread),
             stop,
             maps,
+            refused,
             packets_max: config.packets,
         };
         sender.wait_until_running()?;
@@ -155,7 +163,10 @@ impl Sender {
     /// # Errors
     /// The kernel refuses to read a map.
     pub fn sent(&self) -> Result<Sent, LiveError> {
-        self.maps.read()
+        Ok(Sent {
+            refused: self.refused.as_ref().map(Refused::read).transpose()?,
+            ..self.maps.read()?
+        })
     }
 
     /// Waits until all of [`SenderConfig::packets`] are made, at most `timeout`; says whether they are.
@@ -187,7 +198,7 @@ impl Sender {
     /// What went wrong while it ran.
     pub fn stop(mut self) -> Result<Sent, LiveError> {
         self.join()?;
-        self.maps.read()
+        self.sent()
     }
 
     fn join(&mut self) -> Result<(), LiveError> {
@@ -278,6 +289,7 @@ impl Maps {
         let is_paced = state[DUE] != 0;
         Ok(Sent {
             packets: state[SENT],
+            refused: None,
             by_stream,
             lag_max: Nanos(state[LAG_MAX]),
             lags: if is_paced { state[LAGS..].to_vec() } else { Vec::new() },

@@ -180,7 +180,11 @@ INLINE u64 extend(u64 low, u64 next) {
 
 enum arrival { IN_ORDER, REORDERED, DUPLICATE, TOO_OLD };
 
-INLINE enum arrival arrived(struct window *window, u64 sequence) {
+// What a number says that is the nearest to `next`, the next expected.
+INLINE enum arrival arrived(struct window *window, u64 sequence, u64 next) {
+    // So far back, its block may share a word with that of the latest.
+    if (sequence < next && next - sequence > 32 * (BLOCKS - 1))
+        return TOO_OLD;
     u64 turn = (sequence / 32 / BLOCKS) & 0xffffffff;
     u64 bit = 1ULL << (sequence & 31);
     u64 *block = &window->blocks[(sequence / 32) & (BLOCKS - 1)];
@@ -203,7 +207,6 @@ INLINE enum arrival arrived(struct window *window, u64 sequence) {
     }
     if (!is_set)
         return TOO_OLD;
-    u64 next = *(volatile u64 *)&window->next;
     if (sequence < next)
         return REORDERED;
     for (int i = 0; i < 32 && sequence >= next; i++) {
@@ -268,8 +271,8 @@ int score(struct xdp_md *ctx) {
     struct score *score = bpf_map_lookup_elem(&scores, &key);
     if (!window || !score)
         return count_other(1);
-    u64 sequence = extend(seen.sequence, *(volatile u64 *)&window->next);
-    switch (arrived(window, sequence)) {
+    u64 next = *(volatile u64 *)&window->next;
+    switch (arrived(window, extend(seen.sequence, next), next)) {
     case DUPLICATE:
         score->duplicated += 1;
         return XDP_DROP;
