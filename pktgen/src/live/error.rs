@@ -82,7 +82,7 @@ impl LiveError {
         {
             let lines: Vec<&str> = log.lines().rev().take(6).collect();
             cause = lines.into_iter().rev().collect::<Vec<_>>().join("; ");
-            remedy = "this kernel's verifier refuses a program that that of Linux 6.18 accepts";
+            remedy = "this kernel's verifier refuses a program that Linux 6.18 accepts";
         }
         Self::Kernel { step, cause, remedy }
     }

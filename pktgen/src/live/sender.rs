@@ -4,7 +4,8 @@
 //! and tear down: a frame that comes before the next packet is due is dropped again at once, one that comes after becomes
 //! that packet, stamped with the instant at which it was *due*. A sender that falls behind sends at full speed until it has
 //! caught up and says how late it was ([`Sent::lag_max`], [`Sent::lags`]). The grain is a batch of 16 frames, which leave
-//! together: a few microseconds at most. The thread keeps its core busy for as long as it lives.
+//! together: a few microseconds at most. A trial of some seconds at a load is that many packets ([`SenderConfig::packets`]);
+//! it is a good one if [`Sender::wait`] saw them all made in time and the lag stayed small. The thread keeps its core busy for as long as it lives.
 
 use std::collections::BTreeMap;
 use std::os::unix::thread::JoinHandleExt;
@@ -23,6 +24,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::pthread::pthread_kill;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use signal_hook::SigId;
 
 use super::error::{LOAD, LiveError, RUN};
 use super::mix::{Entry, Mix, Portion};
@@ -34,7 +36,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../xdp/send/send.bpf.o");
 /// How many packets in what time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Load {
-    /// As many as one core can. A packet is stamped when it is made, to within 16 packets.
+    /// As many as one core can. A packet is stamped when it is made, to within 16 packets, and leaves with its batch of 64:
+    /// latencies below the time that 64 packets take say nothing.
     Max,
     /// Packets per second of the whole mix, from 1 to 10^9.
     PacketsPerSecond(f64),
@@ -53,7 +56,8 @@ pub struct SenderConfig<'a> {
     pub load: Load,
     /// Packets to make, and then no more; `None`: until it is stopped.
     pub packets: Option<u64>,
-    /// CLOCK_MONOTONIC when the first packet is due; `None`: at once. Not with [`Load::Max`].
+    /// CLOCK_MONOTONIC when the first packet is due; `None`: at once. An instant that is over is caught up with at full speed.
+    /// Not with [`Load::Max`].
     pub start: Option<Nanos>,
     /// Travels with each packet.
     pub phase: u8,
@@ -104,6 +108,7 @@ pub struct Sender {
     maps: Maps,
     refused: Option<Refused>,
     packets_max: Option<u64>,
+    handler: SigId,
 }
 
 /// What the program writes and this reads.
@@ -132,7 +137,7 @@ impl Sender {
         let mut ebpf = load(config, &mix, interface_index, interval)?;
         let maps = Maps::fill(&mut ebpf, config, &mix)?;
         // The handler does nothing: a signal that is handled interrupts the system call and nothing else.
-        signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::default())
+        let handler = signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::default())
             .map_err(|error| LiveError::kernel("handle SIGUSR1", &error))?;
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
@@ -153,6 +158,7 @@ impl Sender {
             maps,
             refused,
             packets_max: config.packets,
+            handler,
         };
         sender.wait_until_running()?;
         Ok(sender)
@@ -236,6 +242,8 @@ impl Drop for Sender {
     fn drop(&mut self) {
         // Whoever wants to know calls `stop`.
         let _ended = self.join();
+        // The library keeps the signal for the life of the process, so one that is still on its way harms nobody.
+        let _was_there = signal_hook::low_level::unregister(self.handler);
     }
 }
 
