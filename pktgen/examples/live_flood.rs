@@ -10,9 +10,9 @@ use std::error::Error;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pktgen::flow::Stream;
 use pktgen::lab::{Namespace, VethEnd, links};
 use pktgen::live::{Load, Portion, Receiver, ReceiverConfig, Sender, SenderConfig};
+use pktgen::stream::{FlowOrder, Protocol, Stream};
 
 const ROUNDS: usize = 5;
 /// Bytes of the frame check sequence, which is spoken of and never seen.
@@ -28,14 +28,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     b.try_run(|| links::set_up("right"))?;
     let stream = Stream {
         id: 1,
+        protocol: Protocol::Udp,
         source: "10.0.0.0/8".parse()?,
         destination: "198.51.100.0/24".parse()?,
         source_ports: 1024..=65535,
         destination_ports: 443..=443,
         dscp: 46,
-        frame_bytes: frame_bytes.saturating_sub(FCS),
+        frame_bytes: vec![frame_bytes.saturating_sub(FCS)],
         flows: 4096,
-        vlan: None,
+        flow_order: FlowOrder::Step,
+        vlans: Vec::new(),
         source_mac: [2, 0, 0, 0, 0, 1],
         destination_mac: [2, 0, 0, 0, 0, 2],
         rate_bps: 0,

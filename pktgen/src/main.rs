@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use clap::{Parser, Subcommand};
 use dataplane::clock::{Clock, MonotonicClock, Nanos};
 use ipnet::IpNet;
-use pktgen::flow::Stream;
+use pktgen::stream::{FlowOrder, Protocol, Stream};
 use pktgen::transmit::{Remote, Transmitter};
 
 /// Sends paced UDP packets by AF_XDP. Measuring what arrives is done by the library, not yet by this program.
@@ -95,15 +95,17 @@ fn main() -> ExitCode {
 fn run(flood: &Flood) -> Result<Report, Box<dyn std::error::Error>> {
     let stream = Stream {
         id: 0,
+        protocol: Protocol::Udp,
         source: flood.source,
         destination: flood.destination,
         source_ports: 1024..=65535,
         // The discard port.
         destination_ports: 9..=9,
         dscp: flood.dscp,
-        frame_bytes: flood.size,
+        frame_bytes: vec![flood.size],
         flows: flood.flows,
-        vlan: None,
+        flow_order: FlowOrder::Step,
+        vlans: Vec::new(),
         source_mac: af_xdp::device::mac(&flood.interface)?,
         destination_mac: flood.destination_mac,
         rate_bps: flood.rate,

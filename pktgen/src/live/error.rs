@@ -5,8 +5,8 @@ use std::io;
 
 use nix::errno::Errno;
 
-use crate::flow::StreamError;
 use crate::lab::LabError;
+use crate::stream::StreamError;
 
 /// Why the engine cannot start, or stopped.
 #[derive(Debug, thiserror::Error)]

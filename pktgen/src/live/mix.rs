@@ -8,15 +8,16 @@ use dataplane::clock::Nanos;
 use ipnet::IpNet;
 
 use super::error::LiveError;
-use crate::flow::{Stream, mix};
+use crate::flow::mix;
 use crate::frame_builder::FrameBuilder;
 use crate::probe::PROBE_BYTES;
+use crate::stream::{FlowOrder, Protocol, Stream};
 
 /// A stream's part in the mix.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Portion {
-    /// What its packets look like; its `rate_bps` is not looked at. Several portions may name the same stream with packets
-    /// of different lengths or flows: their sequence is one.
+    /// What its packets look like; its `rate_bps` is not looked at, its flows must take turns, and its sizes come evenly
+    /// mixed rather than in turn, each with all the flows. Several portions may have the same id: their sequence is one.
     pub stream: Stream,
     /// Its share of the packets is this over the sum of all weights; above 0. Shares are kept to 0.01 % where a period of
     /// 65,536 packets allows it.
@@ -46,17 +47,38 @@ impl Mix {
         let mut indices = BTreeMap::new();
         let mut streams = Vec::new();
         let mut longest = 0;
-        let mut entries = Vec::with_capacity(portions.len());
-        for (number, portion) in portions.iter().enumerate() {
-            let stream = &portion.stream;
+        let (mut entries, mut weights) = (Vec::new(), Vec::new());
+        for Portion { stream, weight } in portions {
+            stream.validate()?;
+            if stream.flow_order != FlowOrder::Step {
+                let allowed = "Step (for any other order take the engine af_xdp)";
+                return Err(LiveError::config(
+                    "flow_order",
+                    &format!("{:?}", stream.flow_order),
+                    allowed,
+                ));
+            }
             let index = *indices.entry(stream.id).or_insert_with(|| {
                 streams.push(stream.id);
                 streams.len() - 1
             });
-            entries.push(entry(stream, index, mix(seed ^ number as u64), seed)?);
-            longest = longest.max(usize::from(stream.frame_bytes));
+            let mut sizes: BTreeMap<u16, u32> = BTreeMap::new();
+            for &bytes in &stream.frame_bytes {
+                *sizes.entry(bytes).or_default() += 1;
+            }
+            for (bytes, times) in sizes {
+                entries.push(entry(stream, bytes, index, seed)?);
+                weights.push(weight * f64::from(times) / stream.frame_bytes.len() as f64);
+                longest = longest.max(usize::from(bytes));
+            }
         }
-        let weights: Vec<f64> = portions.iter().map(|portion| portion.weight).collect();
+        if longest > FRAME_BYTES_MAX {
+            return Err(LiveError::config(
+                "frame_bytes",
+                &longest,
+                format!("up to {FRAME_BYTES_MAX} (without FCS)"),
+            ));
+        }
         let mut frame = vec![0; longest];
         fill(&mut frame, 0, seed);
         Ok(Self {
@@ -68,99 +90,72 @@ impl Mix {
     }
 }
 
-fn entry(stream: &Stream, index: usize, flow_seed: u64, fill_seed: u64) -> Result<Entry, LiveError> {
-    let builder = FrameBuilder::new(stream, 0)?;
-    let mut packet = vec![0; builder.frame_bytes()];
+/// The entry of a stream's packets of one size.
+fn entry(stream: &Stream, bytes: u16, index: usize, seed: u64) -> Result<Entry, LiveError> {
+    // Any of its packets is a template, once all that differs is zero.
+    let one = Stream {
+        flows: 1,
+        ..stream.clone()
+    };
+    let builder = FrameBuilder::new(&one, 0)?;
+    let mut packet = vec![0; usize::from(bytes)];
     builder.write(&mut packet, 0, 0, Nanos(0));
-    let layout = Layout::of(&packet).ok_or_else(|| {
-        LiveError::config(
-            "stream",
-            &stream.id,
-            "UDP over IPv4 or IPv6 with up to two VLAN tags (take the engine af_xdp for others)",
-        )
-    })?;
-    let (source_at, destination_at, udp_at) = layout.offsets();
-    for field in [source_at..source_at + 4, destination_at..destination_at + 4] {
+    let ip = usize::from(stream.ip_offset());
+    let transport = usize::from(stream.transport_offset());
+    let probe = usize::from(stream.payload_offset());
+    let ipv4 = stream.is_ipv4();
+    let (addresses, source, destination) = if ipv4 {
+        (ip + 12, ip + 12, ip + 16)
+    } else {
+        (ip + 8, ip + 20, ip + 36)
+    };
+    let ports = transport + stream.protocol.ports_offset();
+    let checksum = transport + stream.protocol.checksum_offset();
+    let ip_checksum = if ipv4 { ip + 10 } else { 0 };
+    for field in [
+        source..source + 4,
+        destination..destination + 4,
+        ports..ports + 4,
+        checksum..checksum + 2,
+    ] {
         packet[field].fill(0);
     }
-    packet[udp_at..udp_at + 4].fill(0);
-    packet[udp_at + 6..udp_at + 8].fill(0);
-    let probe_at = udp_at + 8;
-    // What is left of the probe is its magic number.
-    packet[probe_at + 2..probe_at + PROBE_BYTES].fill(0);
-    fill(&mut packet, probe_at + PROBE_BYTES, fill_seed);
-    if !layout.is_ipv6 {
-        packet[layout.ip_at + 10..layout.ip_at + 12].fill(0);
+    if ipv4 {
+        packet[ip_checksum..ip_checksum + 2].fill(0);
     }
-    // The addresses' prefixes above their last 32 bits, which IPv6 has, and of the pseudo header protocol and length.
-    let ip_sum = sum(&packet[layout.ip_at..udp_at]);
-    let addresses_at = if layout.is_ipv6 {
-        layout.ip_at + 8
-    } else {
-        layout.ip_at + 12
-    };
-    let pseudo = sum(&packet[addresses_at..udp_at]) + sum(&[0, UDP]) + sum(&packet[udp_at + 4..udp_at + 6]);
-    let udp_sum = pseudo + sum(&packet[udp_at..]);
+    // What is left of our header is its magic number.
+    packet[probe + 2..probe + PROBE_BYTES].fill(0);
+    fill(&mut packet, probe + PROBE_BYTES, seed);
+    let mut transport_sum = sum(&packet[transport..]);
+    let covers_addresses = stream.protocol.has_pseudo_header(ipv4);
+    if covers_addresses {
+        // Of IPv6 the addresses' prefixes above their last 32 bits are left.
+        let transport_bytes = (packet.len() - transport) as u16;
+        transport_sum += sum(&packet[addresses..transport]);
+        transport_sum += sum(&[0, stream.protocol.number(ipv4)]) + sum(&transport_bytes.to_be_bytes());
+    }
+    // RFC 768: a computed zero is sent as all ones, zero means "no checksum".
+    let zero_checksum = if stream.protocol == Protocol::Udp { 0xffff } else { 0 };
 
+    // Past the end of a short packet the template goes on with filling, for the sake of longer ones in the same frame.
     let mut headers = [0; HEADERS];
-    // A shorter packet of another length may share the frame: its words end where it does, but the template goes on.
-    fill(&mut headers, 0, fill_seed);
+    fill(&mut headers, 0, seed);
     let shared = packet.len().min(HEADERS);
     headers[..shared].copy_from_slice(&packet[..shared]);
     let mut words = Vec::with_capacity(ENTRY_WORDS);
     words.extend(headers.chunks_exact(8).map(in_memory));
-    words.extend([
-        ip_sum,
-        udp_sum,
-        packet.len() as u64,
-        layout.ip_at as u64,
-        layout.is_ipv6.into(),
-    ]);
-    words.extend([index as u64, stream.id.into()]);
+    words.extend([sum(&packet[ip..transport]), transport_sum, packet.len() as u64]);
+    words.extend([ip_checksum, source, destination, ports, checksum, probe].map(|at| at as u64));
+    words.extend([covers_addresses.into(), zero_checksum, index as u64, stream.id.into()]);
     words.extend([&stream.source, &stream.destination].map(|net| u64::from(low_in_memory(net))));
-    words.extend(Walk::new(stream, flow_seed).words());
+    words.extend(Walk::new(stream, seed).words());
     let mut entry = [0; ENTRY_WORDS];
     entry.copy_from_slice(&words);
     Ok(entry)
 }
 
-/// Where things are in a packet.
-struct Layout {
-    ip_at: usize,
-    is_ipv6: bool,
-}
-
-impl Layout {
-    /// `None` if it is not what the sender writes.
-    fn of(packet: &[u8]) -> Option<Self> {
-        let mut at = 12;
-        for _ in 0..=2 {
-            let ethertype = u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]);
-            let ip_at = at + 2;
-            match ethertype {
-                0x8100 | 0x88a8 => at += 4,
-                0x0800 if packet.get(ip_at + 9) == Some(&UDP) => return Some(Self { ip_at, is_ipv6: false }),
-                0x86dd if packet.get(ip_at + 6) == Some(&UDP) => return Some(Self { ip_at, is_ipv6: true }),
-                _ => return None,
-            }
-        }
-        None
-    }
-
-    /// Of the last 32 bits of the source and the destination, and of UDP.
-    fn offsets(&self) -> (usize, usize, usize) {
-        let ip = self.ip_at;
-        if self.is_ipv6 {
-            (ip + 20, ip + 36, ip + 40)
-        } else {
-            (ip + 12, ip + 16, ip + 20)
-        }
-    }
-}
-
-/// The flows of a stream as the program walks through them: combinations of addresses and ports are numbered, and flow `i`
-/// is number `start + i * stride` modulo how many there are; the stride has no factor in common with that, so none comes
-/// twice.
+/// The flows of a stream as the program walks through them, without a table: the same as those of [`crate::flow`], by the
+/// same arithmetic.
 #[derive(Debug)]
 struct Walk {
     flows: u32,
@@ -188,7 +183,7 @@ impl Walk {
         };
         let ports = count(&walk.source_ports) * count(&walk.destination_ports);
         walk.combinations = u128::from(ports) << (walk.source_bits + walk.destination_bits);
-        let random = |n: u64| u128::from(mix(seed ^ n)) << 64 | u128::from(mix(!seed ^ n));
+        let random = |n: u64| u128::from(mix(seed ^ u64::from(stream.id) << 32 ^ n)) << 64 | u128::from(mix(!seed ^ n));
         walk.start = random(0) % walk.combinations;
         walk.stride = (random(1) % walk.combinations).max(1);
         while greatest_common_divisor(walk.stride, walk.combinations) != 1 {
@@ -326,11 +321,12 @@ fn low_in_memory(net: &IpNet) -> u32 {
 }
 
 /// `HEADERS` of `xdp/send/send.bpf.c`.
-const HEADERS: usize = 88;
-const ENTRY_WORDS: usize = HEADERS / 8 + 5 + 4 + 16;
+const HEADERS: usize = 104;
+const ENTRY_WORDS: usize = HEADERS / 8 + 11 + 4 + 16;
 /// As in [`crate::flow`]: addresses of a prefix that are used, 2^24. The program relies on 48 bits for both.
 const HOST_BITS_MAX: u8 = 24;
-const UDP: u8 = 17;
+/// A page of 4,096 bytes, less what the kernel keeps before and after a live frame, with some to spare.
+const FRAME_BYTES_MAX: usize = 3_400;
 /// A thousand services in four classes fit; above, the entries leave the cache, and the rarest get no turn in a period.
 const PORTIONS_MAX: usize = 16_384;
 /// Packets after which the order repeats: half a megabyte of map.
@@ -345,7 +341,8 @@ const SHARE_ERROR_MAX: f64 = 0.01;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::{Vlan, tests::stream};
+    use crate::flow::Flow;
+    use crate::stream::{Vlan, tests::stream};
 
     fn portion(weight: f64, stream: Stream) -> Portion {
         Portion { stream, weight }
@@ -375,7 +372,7 @@ mod tests {
     #[test]
     fn headers_are_the_streams_and_the_rest_is_filled_by_place() {
         let tagged = Stream {
-            vlan: Some(Vlan { id: 100, pcp: 5 }),
+            vlans: vec![Vlan { id: 100, pcp: 5 }],
             ..stream(9, 64)
         };
         let mix = Mix::new(
@@ -403,20 +400,33 @@ mod tests {
         for at in [0, 2] {
             let entry = &mix.entries[at];
             assert_eq!(headers(entry)[60..], mix.frame[60..HEADERS]);
-            assert_eq!([entry[HEADERS / 8 + 5], entry[HEADERS / 8 + 6]], [0, 3], "index and id");
+            assert_eq!(
+                [entry[HEADERS / 8 + 11], entry[HEADERS / 8 + 12]],
+                [0, 3],
+                "index and id"
+            );
         }
     }
 
     /// What the program does, number by number.
-    fn walk(walk: &Walk) -> Vec<u128> {
+    fn walk(walk: &Walk) -> Vec<Flow> {
         let next = |number: &u128| Some((number + walk.stride) % walk.combinations);
-        std::iter::successors(Some(walk.start), next)
-            .take(walk.flows as usize)
-            .collect()
+        let flow = |number: u128| {
+            let ports = (number >> (walk.source_bits + walk.destination_bits)) as u64;
+            let source_ports = count(&walk.source_ports);
+            Flow {
+                source_host: (number & ((1 << walk.source_bits) - 1)) as u32,
+                destination_host: ((number >> walk.source_bits) & ((1 << walk.destination_bits) - 1)) as u32,
+                source_port: walk.source_ports.start() + (ports % source_ports) as u16,
+                destination_port: walk.destination_ports.start() + (ports / source_ports) as u16,
+            }
+        };
+        let numbers = std::iter::successors(Some(walk.start), next);
+        numbers.map(flow).take(walk.flows as usize).collect()
     }
 
     #[test]
-    fn flows_are_distinct_and_seeded() {
+    fn flows_are_those_of_the_other_engine() {
         let every = Stream {
             source: "192.0.2.0/30".parse().unwrap(),
             destination: "192.0.2.128/29".parse().unwrap(),
@@ -442,11 +452,7 @@ mod tests {
             ..stream(1, 80)
         };
         for stream in [every, one, vast] {
-            let numbers = walk(&Walk::new(&stream, 5));
-            let distinct: std::collections::HashSet<_> = numbers.iter().collect();
-            assert_eq!(distinct.len(), stream.flows as usize);
-            assert_eq!(numbers, walk(&Walk::new(&stream, 5)));
-            assert!(stream.flows == 1 || numbers != walk(&Walk::new(&stream, 6)));
+            assert_eq!(walk(&Walk::new(&stream, 5)), stream.flows(5));
         }
     }
 
@@ -455,6 +461,13 @@ mod tests {
         assert!(Mix::new(&[], 0).unwrap_err().to_string().contains("0"));
         let bad = stream(1, 59);
         assert!(matches!(Mix::new(&[portion(1.0, bad)], 0), Err(LiveError::Stream(_))));
-        assert!(Layout::of(&[0; 60]).is_none());
+        let random = Stream {
+            flow_order: FlowOrder::Random,
+            ..stream(1, 60)
+        };
+        let error = Mix::new(&[portion(1.0, random)], 0).unwrap_err().to_string();
+        assert!(error.contains("flow_order") && error.contains("af_xdp"), "{error}");
+        let error = Mix::new(&[portion(1.0, stream(1, 3_500))], 0).unwrap_err().to_string();
+        assert!(error.contains("3400"), "{error}");
     }
 }

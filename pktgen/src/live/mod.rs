@@ -12,7 +12,8 @@
 //! | | [`transmit`](crate::transmit), [`receive`](crate::receive) | here |
 //! | --- | --- | --- |
 //! | pacing | one schedule for each stream | one for the mix, shared out by [`Portion::weight`] in a fixed order |
-//! | flows of a stream | from a table | from arithmetic: any number of them costs the same |
+//! | sizes of a stream | in turn, up to 3,840 bytes | evenly mixed, up to 3,400 bytes |
+//! | flows of a stream | from a table, in any order | the same by arithmetic, in turn: any number of them costs the same |
 //! | rates while it runs | change | stay; start another [`Sender`] |
 //! | latency | HDR histogram, 1 % | [`Latency`]: buckets of 1/16 of a power of two, 3 % |
 //! | damaged packets | counted as corrupted | not noticed: no checksum is verified on arrival |

@@ -208,12 +208,11 @@ const STREAMS_MAX: usize = 16_384;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::Stream;
-    use crate::flow::tests::stream;
     use crate::frame_builder::FrameBuilder;
     use crate::lab::privileged;
     use crate::live::Score;
     use crate::score::Scorer;
+    use crate::stream::{Protocol, Stream, tests::stream};
     use aya::programs::{TestRun, TestRunOptions};
     use dataplane::clock::Nanos;
     use rand::rngs::SmallRng;
@@ -292,7 +291,8 @@ mod tests {
             source: "2001:db8:1::/48".parse().unwrap(),
             destination: "2001:db8:2::/48".parse().unwrap(),
             dscp: 10,
-            ..stream(900, 80)
+            protocol: Protocol::Tcp,
+            ..stream(900, 92)
         };
         let streams = [stream(5, 60), six];
         let mut bench = Bench::new(&ReceiverConfig {
@@ -304,7 +304,7 @@ mod tests {
         let mut packets = 0;
         for stream in &streams {
             let builder = FrameBuilder::new(stream, SEED).unwrap();
-            let mut packet = vec![0; builder.frame_bytes()];
+            let mut packet = vec![0; builder.frame_bytes(0)];
             for (at, number) in disturbed(&mut random, 5_000_000).into_iter().enumerate().take(40_000) {
                 builder.write(&mut packet, (at / 1_000 % 4) as u8, number, Nanos(u64::MAX));
                 if stream.is_ipv4() && random.random_range(0..50) == 0 {

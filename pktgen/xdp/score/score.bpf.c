@@ -109,9 +109,11 @@ const volatile u32 phase_mask = 0;
 const volatile u64 latency_mask = 0;
 
 #define MAGIC 0x7765
-#define UDP 17
-// UDP and the probe.
-#define TRANSPORT 26
+#define PROBE 18
+enum { ICMP = 1, TCP = 6, UDP = 17, ICMPV6 = 58 };
+enum { ECHO_REQUEST = 8, ECHO_REQUEST_V6 = 128 };
+// The shortest header of a transport, and that of TCP without options.
+enum { SHORT_BYTES = 8, TCP_BYTES = 20 };
 
 INLINE u16 be16(const u8 *at) {
     return __builtin_bswap16(*(const u16 *)at);
@@ -127,7 +129,8 @@ struct seen {
     u32 ip_bytes;
 };
 
-// Ethernet, up to two tags, IPv4 without options and fragments or IPv6 without extension headers, UDP, the probe.
+// Ethernet, up to two tags, IPv4 without options and fragments or IPv6 without extension headers; UDP, TCP without options or
+// an echo request; the probe.
 INLINE int dissect(const u8 *packet, const u8 *end, struct seen *seen) {
     if (packet + 14 > end)
         return 0;
@@ -142,29 +145,40 @@ INLINE int dissect(const u8 *packet, const u8 *end, struct seen *seen) {
         ethertype = be16(ip + 2);
         ip += 4;
     }
-    const u8 *udp;
+    const u8 *transport;
+    u8 protocol;
     if (ethertype == 0x0800) {
-        if (ip + 20 + TRANSPORT > end || ip[0] != 0x45 || ip[9] != UDP || be16(ip + 6) & 0x3fff)
+        if (ip + 20 > end || ip[0] != 0x45 || be16(ip + 6) & 0x3fff)
             return 0;
         seen->traffic_class = ip[1];
         seen->ip_bytes = be16(ip + 2);
-        udp = ip + 20;
+        protocol = ip[9];
+        transport = ip + 20;
     } else if (ethertype == 0x86dd) {
-        if (ip + 40 + TRANSPORT > end || ip[0] >> 4 != 6 || ip[6] != UDP)
+        if (ip + 40 > end || ip[0] >> 4 != 6)
             return 0;
         seen->traffic_class = (be16(ip) >> 4) & 0xff;
         seen->ip_bytes = be16(ip + 4) + 40;
-        udp = ip + 40;
+        protocol = ip[6];
+        transport = ip + 40;
     } else {
         return 0;
     }
-    if (udp + TRANSPORT > end || be16(udp + 8) != MAGIC)
+    if (transport + SHORT_BYTES + PROBE > end)
         return 0;
-    u64 numbers = __builtin_bswap64(*(const u64 *)(udp + 10));
+    const u8 *probe = transport + SHORT_BYTES;
+    if (protocol == TCP && transport[12] >> 4 == TCP_BYTES / 4)
+        probe = transport + TCP_BYTES;
+    else if (protocol != UDP && !(protocol == ICMP && transport[0] == ECHO_REQUEST) &&
+             !(protocol == ICMPV6 && transport[0] == ECHO_REQUEST_V6))
+        return 0;
+    if (probe + PROBE > end || be16(probe) != MAGIC)
+        return 0;
+    u64 numbers = __builtin_bswap64(*(const u64 *)(probe + 2));
     seen->stream = numbers >> 48;
     seen->phase = (numbers >> 40) & 0xff;
     seen->sequence = numbers & 0xffffffffff;
-    seen->intended = __builtin_bswap64(*(const u64 *)(udp + 18));
+    seen->intended = __builtin_bswap64(*(const u64 *)(probe + 10));
     return 1;
 }
 

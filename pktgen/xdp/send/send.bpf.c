@@ -46,12 +46,11 @@ static long (*const bpf_xdp_adjust_tail)(struct xdp_md *ctx, int delta) = (void 
 #define UINT(name, value) int(*name)[value]
 #define TYPE(name, type) type *name
 
-// Ethernet, two tags, IPv6, UDP and the probe: 14 + 8 + 40 + 8 + 18.
-#define HEADERS 88
+// Ethernet, two tags, IPv6, TCP and the probe, 14 + 8 + 40 + 20 + 18, in whole words.
+#define HEADERS 104
 // Ethernet, IPv4, UDP and the probe: the shortest packet there is.
 #define SHORTEST 60
-// UDP and the probe.
-#define TRANSPORT 26
+#define PROBE 18
 // Sends between two looks at the clock when there is no schedule: as many frames as the kernel hands to a driver at once.
 #define BULK 16
 
@@ -65,13 +64,21 @@ struct number {
 struct entry {
     // The headers, with everything that differs between packets 0.
     u64 headers[HEADERS / 8];
-    // Sums over the template: the IPv4 header; pseudo header, UDP header and payload, the probe's first two bytes included.
+    // Sums over the template: the IPv4 header; what the transport's checksum covers.
     u64 ip_sum;
-    u64 udp_sum;
+    u64 transport_sum;
     // Bytes of the packet: `frame_bytes` at most.
     u64 bytes;
-    u64 ip_offset;
-    u64 is_ipv6;
+    // Where fields lie that differ between packets. `ip_checksum_at` is 0 for IPv6, which has none.
+    u64 ip_checksum_at;
+    u64 source_at;
+    u64 destination_at;
+    u64 ports_at;
+    u64 checksum_at;
+    u64 probe_at;
+    // Whether the transport's checksum covers the addresses, and what is written when it is computed to be zero.
+    u64 covers_addresses;
+    u64 zero_checksum;
     // Index into `sequences`, and the id that travels.
     u64 stream;
     u64 id;
@@ -301,33 +308,32 @@ int send(struct xdp_md *ctx) {
     u64 addresses = (u64)flow.source + flow.destination;
     u64 number = __builtin_bswap64(entry->id << 48 | phase << 40 | (*sequence & 0xffffffffff));
     u64 stamp = __builtin_bswap64(time);
-    u16 transport_checksum = checksum(entry->udp_sum + addresses + flow.ports + halves(number) + halves(stamp));
-    // RFC 768: a computed zero is sent as all ones, zero means "no checksum".
+    u64 sum = entry->transport_sum + flow.ports + halves(number) + halves(stamp);
+    if (entry->covers_addresses)
+        sum += addresses;
+    u16 transport_checksum = checksum(sum);
     if (!transport_checksum)
-        transport_checksum = 0xffff;
+        transport_checksum = (u16)entry->zero_checksum;
 
-    u8 *ip = packet + (entry->ip_offset & 31);
-    u8 *udp = ip;
-    if (entry->is_ipv6) {
-        if (ip + 40 + TRANSPORT > end)
-            return XDP_ABORTED;
-        *(u32 *)(ip + 20) = flow.source;
-        *(u32 *)(ip + 36) = flow.destination;
-        udp = ip + 40;
-    } else {
-        if (ip + 20 + TRANSPORT > end)
-            return XDP_ABORTED;
-        *(u16 *)(ip + 10) = checksum(entry->ip_sum + addresses);
-        *(u32 *)(ip + 12) = flow.source;
-        *(u32 *)(ip + 16) = flow.destination;
-        udp = ip + 20;
-    }
-    if (udp + TRANSPORT > end)
+    u8 *source = packet + (entry->source_at & 127);
+    u8 *destination = packet + (entry->destination_at & 127);
+    u8 *ports = packet + (entry->ports_at & 127);
+    u8 *sum_field = packet + (entry->checksum_at & 127);
+    u8 *probe = packet + (entry->probe_at & 127);
+    if (source + 4 > end || destination + 4 > end || ports + 4 > end || sum_field + 2 > end || probe + PROBE > end)
         return XDP_ABORTED;
-    *(u32 *)udp = flow.ports;
-    *(u16 *)(udp + 6) = transport_checksum;
-    *(u64 *)(udp + 10) = number;
-    *(u64 *)(udp + 18) = stamp;
+    if (entry->ip_checksum_at) {
+        u8 *ip_checksum = packet + (entry->ip_checksum_at & 127);
+        if (ip_checksum + 2 > end)
+            return XDP_ABORTED;
+        *(u16 *)ip_checksum = checksum(entry->ip_sum + addresses);
+    }
+    *(u32 *)source = flow.source;
+    *(u32 *)destination = flow.destination;
+    *(u32 *)ports = flow.ports;
+    *(u16 *)sum_field = transport_checksum;
+    *(u64 *)(probe + 2) = number;
+    *(u64 *)(probe + 10) = stamp;
 
     int excess = (int)frame_bytes - (int)entry->bytes;
     if (excess && bpf_xdp_adjust_tail(ctx, -excess))
