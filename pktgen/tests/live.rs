@@ -259,14 +259,14 @@ impl Capture {
             let flags = SockFlag::SOCK_CLOEXEC;
             let all = SockProtocol::EthAll;
             let fd = socket::socket(AddressFamily::Packet, SockType::Raw, flags, all).unwrap();
-            socket::setsockopt(&fd, sockopt::RcvBufForce, &(256 << 20)).unwrap();
-            socket::setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::new(0, 300_000)).unwrap();
+            socket::setsockopt(&fd, sockopt::RcvBufForce, &(64 << 20)).unwrap();
+            socket::setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::new(10, 0)).unwrap();
             fd
         };
         Self(namespace.run(open).unwrap())
     }
 
-    /// The next one; `None` if for a while none has come.
+    /// The next one; `None` if for ten seconds none has come.
     fn next(&self) -> Option<Vec<u8>> {
         let mut packet = vec![0; 2048];
         let bytes = socket::recv(self.0.as_raw_fd(), &mut packet, socket::MsgFlags::empty()).ok()?;
@@ -315,11 +315,20 @@ fn packets_on_the_wire_are_intact_and_of_the_flows_of_their_stream() {
         phase: 9,
         ..config(&portions, packets)
     };
+    // Read as they come, so that the sender is given frames back as they were left on this side.
+    let captured = thread::spawn(move || {
+        let mut all = Vec::new();
+        while all.len() < packets as usize {
+            let Some(packet) = capture.next() else { break };
+            all.push(packet);
+        }
+        all
+    });
     let sent = send(&a, &slow);
     let mut flows: BTreeMap<(u16, u32), HashSet<_>> = BTreeMap::new();
     let mut numbers: BTreeMap<u16, BTreeMap<u64, Nanos>> = BTreeMap::new();
     let mut seen = 0;
-    while let Some(packet) = capture.next() {
+    for packet in captured.join().unwrap() {
         let Seen::Probe { probe, dscp, ecn, .. } = dissect(&packet) else {
             panic!("{:?}: {packet:02x?}", dissect(&packet));
         };
