@@ -162,7 +162,8 @@ fn of_contract(config: &Config, choice: &Choice, multiples: &Multiples, contract
         name.push('@');
         name.push_str(&segment.name);
     }
-    let wanted = contract.meter.rate_bps() as f64 * multiples.of(&service.name) / ends.len().max(1) as f64;
+    let multiple = multiples.of(&service.name);
+    let wanted = contract.meter.rate_bps() as f64 * multiple / ends.len().max(1) as f64;
     let several = ends.len() > 1;
     let of_end = |(endpoint, far): &(&Endpoint, IpNet)| {
         let mut stream = stream(endpoint, *far, class, choice);
@@ -172,7 +173,11 @@ fn of_contract(config: &Config, choice: &Choice, multiples: &Multiples, contract
         } else {
             name.clone()
         };
-        ServiceTraffic { name, stream }
+        ServiceTraffic {
+            name,
+            stream,
+            multiple: Some(multiple),
+        }
     };
     ends.iter().map(of_end).collect()
 }

@@ -115,6 +115,12 @@ impl FrameBuilder {
     /// another length nothing is written.
     #[inline]
     pub fn write(&self, packet: &mut [u8], phase: u8, sequence: u64, intended: Nanos) {
+        self.write_of_flow(packet, phase, sequence, sequence, intended);
+    }
+
+    /// [`write`](Self::write) for the flow that packet number `flow` would get.
+    #[inline]
+    pub fn write_of_flow(&self, packet: &mut [u8], phase: u8, sequence: u64, flow: u64, intended: Nanos) {
         let Some(filling) = packet.len().checked_sub(self.payload_offset + PROBE_BYTES) else {
             return;
         };
@@ -123,7 +129,7 @@ impl FrameBuilder {
             return;
         };
         packet.copy_from_slice(template);
-        let flow = self.flows.of(sequence);
+        let flow = self.flows.of(flow);
         // What the template already holds of these words is the prefix; the host bits below it are zero there.
         let addresses = sum(&flow.source_host.to_be_bytes()) + sum(&flow.destination_host.to_be_bytes());
         let source = (self.source_low | flow.source_host).to_be_bytes();

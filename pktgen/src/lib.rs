@@ -14,6 +14,8 @@
 //! | [`probe`] | the header of ours in each packet, and taking packets apart |
 //! | [`pace`] | when each packet is due |
 //! | `rota` | whose turn it is when nobody waits |
+//! | [`load`] | what a trial sends, and how fast |
+//! | [`timeline`] | packets at instants of their own: schedules and profiles |
 //! | [`transmit`] | packets out of a queue, and changes of rate |
 //! | [`receive`] | packets from an interface into the scores |
 //! | `program` | the receiver's XDP program |
@@ -26,6 +28,9 @@
 //! | [`imix`] | frame sizes and mixes of them, RFC 6985 genomes |
 //! | [`rate`] | rates as operators write them, and packets per second |
 //! | [`schedule`] | rates over time, and the exact instant of each packet |
+//! | [`suite`] | a whole measurement, from frame sizes to a report |
+//! | [`profile`] | traffic of known workloads, and hostile ones, with their sources |
+//! | [`report`] | results as text, JSON and one HTML file, with the machine they were measured on |
 //! | [`lab`] | network namespaces and veth pairs that leave no trace |
 #![deny(unsafe_code)]
 
@@ -35,8 +40,10 @@ pub mod frame_builder;
 pub mod imix;
 pub mod lab;
 pub mod live;
+pub mod load;
 pub mod pace;
 pub mod probe;
+pub mod profile;
 mod program;
 pub mod rate;
 pub mod receive;
@@ -47,5 +54,7 @@ pub mod score;
 pub mod search;
 pub mod sequence;
 pub mod stream;
+pub mod suite;
+pub mod timeline;
 pub mod transmit;
 pub mod trial;

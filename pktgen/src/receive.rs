@@ -239,6 +239,6 @@ impl Queue {
 /// Packets between two looks at the clock: at a million packets a second 64 µs at worst.
 const BATCH: usize = 64;
 /// A ring for 40 ms at 100,000 packets a second: what a virtual machine's host may take a core away for.
-const RING: u32 = 4096;
+pub(crate) const RING: u32 = 4096;
 /// How soon a stop is noticed when nothing comes.
 const IDLE_WAIT: Duration = Duration::from_millis(1);

@@ -19,6 +19,7 @@ use crate::pace::{Paced, Pacer};
 use crate::rota::Rota;
 use crate::score::empty_histogram;
 use crate::stream::{Stream, StreamError};
+use crate::timeline::{Packets, Running, Timed};
 
 /// Why a transmitter could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +47,10 @@ pub struct Transmitter<C> {
     pacer: Pacer,
     /// Who is next where nobody waits; `None` while the pacer says it.
     rota: Option<Rota>,
+    /// Packets at instants of their own, while there are such.
+    timeline: Option<Running>,
+    /// Packets of timelines that were never sent, by stream.
+    timeline_skipped: Vec<u64>,
     lateness: Histogram<u64>,
     phase: u8,
     commands: mpsc::Receiver<Command>,
@@ -88,15 +93,15 @@ pub struct Phase {
 }
 
 /// How fast streams are to be sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Load {
     /// Bits of IP packets per second for each stream, by index; streams past the end of the list keep theirs.
     Rates(Vec<u64>),
     /// As fast as it goes, packets of the streams in these proportions, by index. A packet is due when it is written.
     Max(Vec<u32>),
+    /// Packets at instants of their own, counted from the beginning of the phase.
+    Timeline(Packets),
 }
 
-#[derive(Debug)]
 struct Command {
     at: Nanos,
     load: Load,
@@ -286,6 +291,8 @@ impl<C: Clock> Transmitter<C> {
             sequences: vec![0; builders.len()],
             pacer: Pacer::new(&paced, start, seed),
             rota: None,
+            timeline: None,
+            timeline_skipped: vec![0; streams.len()],
             lateness: empty_histogram(),
             builders,
             phase: 0,
@@ -304,7 +311,9 @@ impl<C: Clock> Transmitter<C> {
             let now = self.clock.now();
             let limit = self.turn(now, end);
             if stop.load(Ordering::Acquire)
-                || (now >= end && (self.rota.is_some() || self.pacer.next_due().is_none_or(|due| due >= end)))
+                || (now >= end
+                    && (self.rota.is_some()
+                        || earlier(self.pacer.next_due(), self.timeline.as_mut()).is_none_or(|due| due >= end)))
             {
                 break;
             }
@@ -326,9 +335,7 @@ impl<C: Clock> Transmitter<C> {
 
     /// Waits until the device has let go of all packets, 100 ms at most.
     pub fn finish(&mut self) {
-        for (stream, counters) in self.shared.streams.iter().enumerate() {
-            counters.skipped.store(self.pacer.skipped(stream), Ordering::Relaxed);
-        }
+        self.publish_skipped();
         let deadline = self.clock.now().plus(Nanos(100_000_000));
         while self.socket.frames_in_tx() > 0 && self.clock.now() < deadline {
             self.kick();
@@ -344,10 +351,10 @@ impl<C: Clock> Transmitter<C> {
         self.pending.extend(self.commands.try_iter());
         while let Some(change) = self.pending.front()
             && change.at <= now
-            && self.pacer.next_due().is_none_or(|due| due >= change.at)
+            && earlier(self.pacer.next_due(), self.timeline.as_mut()).is_none_or(|due| due >= change.at)
         {
             if let Some(change) = self.pending.pop_front() {
-                self.begin_phase(&change);
+                self.begin_phase(change);
             }
         }
         let limit = self.pending.front().map_or(end, |change| change.at.min(end));
@@ -359,7 +366,14 @@ impl<C: Clock> Transmitter<C> {
             }
             rota => {
                 self.rota = rota;
-                self.send_due(room, now, limit);
+                let until = Nanos(now.0.min(limit.0.saturating_sub(1)));
+                match self.timeline.take() {
+                    Some(mut timeline) => {
+                        self.send_timeline(&mut timeline, room, now, until);
+                        self.timeline = Some(timeline);
+                    }
+                    None => self.send_due(room, now, until),
+                }
             }
         }
         self.socket.submit_tx();
@@ -367,9 +381,8 @@ impl<C: Clock> Transmitter<C> {
         limit
     }
 
-    /// Sends what is due at `now`, but nothing that is due at `limit` or later.
-    fn send_due(&mut self, room: usize, now: Nanos, limit: Nanos) {
-        let until = Nanos(now.0.min(limit.0.saturating_sub(1)));
+    /// Sends what the pacer says is due at `until`, which is `now` or earlier.
+    fn send_due(&mut self, room: usize, now: Nanos, until: Nanos) {
         for _ in 0..room {
             let Some(frame) = self.pool.pop() else { return };
             let Some((stream, intended)) = self.pacer.next(until) else {
@@ -377,7 +390,21 @@ impl<C: Clock> Transmitter<C> {
                 return;
             };
             self.lateness.saturating_record(now.since(intended).0.max(1));
-            self.push(frame, stream, intended);
+            self.push(frame, stream, None, intended);
+        }
+    }
+
+    /// The same of a timeline.
+    fn send_timeline(&mut self, timeline: &mut Running, room: usize, now: Nanos, until: Nanos) {
+        for _ in 0..room {
+            let Some(frame) = self.pool.pop() else { return };
+            let skipped = &mut self.timeline_skipped;
+            let Some((timed, intended)) = timeline.next(until, |stream| skipped[stream] += 1) else {
+                self.pool.push(frame);
+                return;
+            };
+            self.lateness.saturating_record(now.since(intended).0.max(1));
+            self.push(frame, timed.stream, Some(timed), intended);
         }
     }
 
@@ -386,20 +413,24 @@ impl<C: Clock> Transmitter<C> {
         for _ in 0..room {
             let Some(frame) = self.pool.pop() else { return };
             let stream = rota.next();
-            self.push(frame, stream, now);
+            self.push(frame, stream, None, now);
         }
     }
 
     #[inline]
-    fn push(&mut self, mut frame: Frame, stream: usize, intended: Nanos) {
+    fn push(&mut self, mut frame: Frame, stream: usize, timed: Option<Timed>, intended: Nanos) {
         let builder = &self.builders[stream];
         let sequence = self.sequences[stream];
-        let frame_bytes = builder.frame_bytes(sequence);
+        let own_bytes = timed.and_then(|timed| timed.frame_bytes).map(usize::from);
+        let frame_bytes = own_bytes.unwrap_or_else(|| builder.frame_bytes(sequence));
+        let flow = timed.and_then(|timed| timed.flow).unwrap_or(sequence);
         self.umem.reset(&mut frame);
-        // A frame takes any size that a valid stream has.
+        // A frame takes any size that a valid stream has; a timeline's larger ones are cut.
+        let frame_bytes = frame_bytes.min(self.umem.capacity(&frame));
         let fits = self.umem.set_len(&mut frame, frame_bytes);
         debug_assert!(fits);
-        builder.write(self.umem.bytes_mut(&mut frame), self.phase, sequence, intended);
+        let bytes = self.umem.bytes_mut(&mut frame);
+        builder.write_of_flow(bytes, self.phase, sequence, flow, intended);
         match self.socket.push_tx(frame) {
             Ok(()) => {
                 self.sequences[stream] += 1;
@@ -412,25 +443,27 @@ impl<C: Clock> Transmitter<C> {
         }
     }
 
-    fn begin_phase(&mut self, change: &Command) {
-        match &change.load {
+    fn begin_phase(&mut self, change: Command) {
+        self.timeline = None;
+        match change.load {
             Load::Rates(rates_bps) => {
                 self.rota = None;
-                for (stream, &rate_bps) in rates_bps.iter().enumerate() {
+                for (stream, rate_bps) in rates_bps.into_iter().enumerate() {
                     self.pacer.set_rate(stream, rate_bps, change.at);
                 }
             }
             Load::Max(shares) => {
-                for stream in 0..self.sequences.len() {
-                    self.pacer.set_rate(stream, 0, change.at);
-                }
-                self.rota = Rota::new(shares, self.sequences.len());
+                self.silence(change.at);
+                self.rota = Rota::new(&shares, self.sequences.len());
+            }
+            Load::Timeline(packets) => {
+                self.silence(change.at);
+                self.rota = None;
+                self.timeline = Some(Running::new(change.at, packets));
             }
         }
         self.phase = self.phase.wrapping_add(1);
-        for (stream, counters) in self.shared.streams.iter().enumerate() {
-            counters.skipped.store(self.pacer.skipped(stream), Ordering::Relaxed);
-        }
+        self.publish_skipped();
         let mut phases = self.shared.phases.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(ended) = phases.last_mut()
             && !self.lateness.is_empty()
@@ -442,6 +475,19 @@ impl<C: Clock> Transmitter<C> {
             first: self.sequences.clone(),
             lateness: None,
         });
+    }
+
+    fn silence(&mut self, at: Nanos) {
+        for stream in 0..self.sequences.len() {
+            self.pacer.set_rate(stream, 0, at);
+        }
+    }
+
+    fn publish_skipped(&self) {
+        for (stream, counters) in self.shared.streams.iter().enumerate() {
+            let skipped = self.pacer.skipped(stream) + self.timeline_skipped[stream];
+            counters.skipped.store(skipped, Ordering::Relaxed);
+        }
     }
 
     /// Wakes the kernel until it has taken all, or says that more wake-ups do not help now.
@@ -461,16 +507,22 @@ impl<C: Clock> Transmitter<C> {
     }
 
     /// For how long to sleep, if that is worth it: until shortly before the next packet or change.
-    fn idle(&self, now: Nanos, limit: Nanos) -> Nanos {
+    fn idle(&mut self, now: Nanos, limit: Nanos) -> Nanos {
         if self.rota.is_some() || self.socket.tx_pending() > 0 {
             return Nanos(0);
         }
-        let due = self.pacer.next_due().map_or(limit, |due| due.min(limit));
+        let due = earlier(self.pacer.next_due(), self.timeline.as_mut()).map_or(limit, |due| due.min(limit));
         Nanos(due.since(now).0.saturating_sub(SLEEP_MARGIN.0)).min(SLEEP_MAX)
     }
 }
 
-const TX_RING: u32 = 2048;
+/// The earlier of what the pacer and the timeline have.
+fn earlier(paced: Option<Nanos>, timeline: Option<&mut Running>) -> Option<Nanos> {
+    let timed = timeline.and_then(Running::next_due);
+    paced.into_iter().chain(timed).min()
+}
+
+pub(crate) const TX_RING: u32 = 2048;
 /// What a frame of 2048 bytes holds after the kernel's 256.
 const SMALL_FRAME_BYTES_MAX: u16 = 1792;
 /// Packets between two looks at the clock and the commands.

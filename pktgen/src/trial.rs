@@ -15,6 +15,7 @@ use dataplane::clock::{Clock, MonotonicClock, Nanos};
 use hdrhistogram::Histogram;
 
 use crate::lab::{LabError, Namespace};
+pub use crate::load::{ServiceTraffic, TrialLoad};
 use crate::receive::{ReceiveError, Receiver, ScoreReader};
 use crate::score::{Scores, empty_histogram};
 use crate::stream::Stream;
@@ -27,15 +28,6 @@ pub struct End {
     pub namespace: Namespace,
     /// The interface in it.
     pub interface: String,
-}
-
-/// What is sent for one service. Its stream's rate is its part of the whole: a load scales all of them.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ServiceTraffic {
-    /// What reports call it.
-    pub name: String,
-    /// Its packets. The id is given by the generator.
-    pub stream: Stream,
 }
 
 /// How a generator is made.
@@ -100,20 +92,11 @@ pub struct Generator {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// The load of a trial.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum TrialLoad {
-    /// Packets per second of all services together.
-    PacketsPerSecond(f64),
-    /// As fast as the senders can.
-    Max,
-}
-
 /// What a trial came to.
 #[derive(Clone, Debug)]
 pub struct Trial {
-    /// Asked for; `None`: as fast as it goes.
-    pub asked_pps: Option<f64>,
+    /// Packets that were due; `None`: as many as it could.
+    pub due: Option<f64>,
     /// How long was sent.
     pub seconds: f64,
     /// By service, in the order of the generator's.
@@ -290,7 +273,7 @@ impl Generator {
         let duration = Nanos(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
         let from = MonotonicClock.now().plus(LEAD);
         let until = from.plus(duration);
-        self.change(from, self.load(load))?;
+        self.change(from, |number| load.part(&self.services, number, self.senders.len()))?;
         // The senders hear of the end in time to end at the packet, and not before it is sure.
         let whole = sleep_until(Nanos(until.0 - NOTICE.0.min(duration.0)), interrupted);
         let until = if whole {
@@ -298,7 +281,7 @@ impl Generator {
         } else {
             until.min(MonotonicClock.now().plus(LEAD)).max(from)
         };
-        self.change(until, Load::Rates(vec![0; self.services.len()]))?;
+        self.change(until, |_| Load::Rates(vec![0; self.services.len()]))?;
         self.phase += 2;
         // Nobody minds the exact instant from here on.
         let _whole = sleep_until(until, &AtomicBool::new(false));
@@ -310,10 +293,7 @@ impl Generator {
         let scores = self.reader.take_phase((self.phase - 1) as u8);
         let after = self.strays()?;
         let mut trial = self.score(&phases, &scores, until.since(from).0 as f64 / 1e9);
-        trial.asked_pps = match load {
-            TrialLoad::PacketsPerSecond(pps) => Some(pps),
-            TrialLoad::Max => None,
-        };
+        trial.due = load.due(until.since(from));
         trial.corrupted = after.strays.corrupted - before.strays.corrupted;
         trial.foreign = after.strays.foreign - before.strays.foreign;
         trial.dropped_by_sender = after.dropped_by_sender - before.dropped_by_sender;
@@ -321,32 +301,10 @@ impl Generator {
         Ok(trial)
     }
 
-    fn change(&self, at: Nanos, load: Load) -> Result<(), TrialError> {
-        let all = self.senders.iter().all(|sender| sender.change(at, load.clone()));
+    fn change(&self, at: Nanos, load: impl Fn(usize) -> Load) -> Result<(), TrialError> {
+        let mut senders = self.senders.iter().enumerate();
+        let all = senders.all(|(number, sender)| sender.change(at, load(number)));
         if all { Ok(()) } else { Err(TrialError::SenderGone) }
-    }
-
-    /// Each sender's part.
-    fn load(&self, load: TrialLoad) -> Load {
-        let packets: Vec<f64> = self
-            .services
-            .iter()
-            .map(|service| packets_per_second(&service.stream))
-            .collect();
-        let total: f64 = packets.iter().sum();
-        match load {
-            TrialLoad::PacketsPerSecond(pps) => {
-                let factor = pps / total / self.senders.len() as f64;
-                let rate = |service: &ServiceTraffic| (service.stream.rate_bps as f64 * factor).round() as u64;
-                Load::Rates(self.services.iter().map(rate).collect())
-            }
-            TrialLoad::Max => Load::Max(
-                packets
-                    .iter()
-                    .map(|part| (part / total * 4096.0).ceil() as u32)
-                    .collect(),
-            ),
-        }
     }
 
     /// What each sender sent in the trial, once all of them have got past its end.
@@ -423,7 +381,7 @@ impl Generator {
             }
         });
         Trial {
-            asked_pps: None,
+            due: None,
             seconds,
             services: services.collect(),
             corrupted: 0,
@@ -472,9 +430,8 @@ fn faults(trial: &Trial, before: &Strays, after: &Strays, whole: bool) -> Vec<St
             "the receiver was too slow and lost {overrun} packets that had arrived"
         ));
     }
-    if let Some(asked) = trial.asked_pps {
+    if let Some(due) = trial.due {
         let sent = trial.sent() as f64;
-        let due = asked * trial.seconds;
         // A part of a packet for each service cannot be sent, however exact the clock.
         if (sent - due).abs() > due * RATE_ERROR_MAX + trial.services.len() as f64 {
             let percent = 100.0 * (sent / due - 1.0);
@@ -482,12 +439,6 @@ fn faults(trial: &Trial, before: &Strays, after: &Strays, whole: bool) -> Vec<St
         }
     }
     faults
-}
-
-/// Packets per second of a stream at its own rate.
-pub(crate) fn packets_per_second(stream: &Stream) -> f64 {
-    let (bytes, packets) = stream.ip_bytes_of_a_turn();
-    stream.rate_bps as f64 * packets as f64 / (8 * bytes.max(1)) as f64
 }
 
 fn sleep_until(at: Nanos, interrupted: &AtomicBool) -> bool {

@@ -52,6 +52,7 @@ fn generator(senders: usize, receive_cpu: Option<usize>) -> Generator {
     let service = |name: &str, stream| ServiceTraffic {
         name: name.into(),
         stream,
+        multiple: None,
     };
     Generator::start(&GeneratorConfig {
         transmit: End {

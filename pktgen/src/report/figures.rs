@@ -1,11 +1,12 @@
 //! Which plots a report has. Each is a `<figure>` with its legend in HTML, where it can wrap, or nothing if the report has no
 //! data for it.
 
+use super::axis::Axis;
 use super::markup::escape;
-use super::plot::{Axis, Plot, Shape, bar_sample, sample, threshold_sample};
+use super::plot::{Plot, Shape, bar_sample, sample, threshold_sample};
 use super::result::{GoalRow, LatencyRow, ThroughputRow, TrialRow, ratio};
-use super::units::{self, bps, count, nanoseconds, percent, pps, round_time, significant};
-use super::{Report, Soak};
+use super::units::{self, bps, count, percent, pps, round_time};
+use super::{Report, Soak, SoakPoint};
 
 /// Throughput by frame size in packets and in bits per second, a bar for each goal.
 pub(super) fn throughput(report: &Report) -> String {
@@ -36,41 +37,46 @@ fn bars(report: &Report, goals: &[&str], what: &str, value: fn(&GoalRow) -> Opti
     } else {
         ("Throughput", "pps")
     };
-    let line_rate = report.setup.line_rate_bps.filter(|_| in_bits);
+    let line_rate = report.setup.line_rate_bps.filter(|rate| in_bits && rate.is_finite());
     let values = report.throughput.iter().flat_map(|row| &row.goals).filter_map(value);
     // Room for the labels above the bars.
     let high = greatest(values.chain(line_rate)) * 1.05;
     let labels = report.throughput.iter().map(|row| row.frame.clone()).collect();
     let x = Axis::categories("Frame, bytes with FCS", labels);
-    let mut plot = Plot::new(540.0, 320.0, x, Axis::from_zero(name, unit, high));
-    let width = 0.8 / goals.len() as f64;
-    let (factor, _) = units::prefix(high);
-    for (place, row) in report.throughput.iter().enumerate() {
-        for goal in &row.goals {
-            let (Some(value), Some(series)) = (value(goal), goals.iter().position(|&name| name == goal.name)) else {
-                continue;
-            };
-            let from = place as f64 + 0.1 + width * series as f64;
-            let told = if in_bits { bps(value) } else { pps(value) };
-            let told = format!("{} {}: {told}", row.frame, goal.name);
-            plot.bar(
-                series,
-                from,
-                from + width,
-                value,
-                &significant(value / factor, 3),
-                &told,
-            );
-        }
-    }
+    let y = Axis::from_zero(name, unit, high);
+    // Figures on bars are in the unit of the axis.
+    let (factor, _) = units::prefix(y.high);
+    let mut plot = Plot::new(540.0, 320.0, x, y);
     let mut legend: Vec<(String, String)> = goals
         .iter()
         .enumerate()
         .map(|(series, goal)| (bar_sample(series), (*goal).to_owned()))
         .collect();
+    // Below the bars, or it would strike out the figures on them.
     if let Some(rate) = line_rate {
         plot.across("limit", rate);
         legend.push((threshold_sample("limit"), format!("line rate {}", bps(rate))));
+    }
+    // A few frame sizes do not make bars as wide as walls.
+    let group = (0.22 * report.throughput.len() as f64).min(0.84);
+    let width = group / goals.len() as f64;
+    // Labels of one length, so that each fits above its bar or none does.
+    let decimals = usize::from(high / factor < 100.0) + usize::from(high / factor < 10.0);
+    for (place, row) in report.throughput.iter().enumerate() {
+        for goal in &row.goals {
+            let (Some(value), Some(series)) = (value(goal), goals.iter().position(|&name| name == goal.name)) else {
+                continue;
+            };
+            let from = place as f64 + 0.5 - group / 2.0 + width * series as f64;
+            let told = if in_bits { bps(value) } else { pps(value) };
+            let told = format!("{} {}: {told}", row.frame, goal.name);
+            let label = if value.is_finite() {
+                format!("{:.decimals$}", value / factor)
+            } else {
+                String::new()
+            };
+            plot.bar(series, from, from + width, value, &label, &told);
+        }
     }
     let title = if in_bits {
         "Throughput by frame size in bits per second"
@@ -85,24 +91,50 @@ fn bars(report: &Report, goals: &[&str], what: &str, value: fn(&GoalRow) -> Opti
     figure(title, &svg, &legend)
 }
 
-/// Latency over percentiles, both on a log scale, a line for each load.
+/// Latency over percentiles, both on a log scale: a plot for each frame size, a line for each load.
 pub(super) fn latency(report: &Report) -> String {
-    let curves: Vec<(&LatencyRow, Vec<(f64, f64)>)> = report
-        .latency
-        .iter()
-        .map(|row| (row, curve(row)))
-        .filter(|(_, points)| !points.is_empty())
-        .collect();
-    let all = || curves.iter().flat_map(|(_, points)| points);
-    if curves.is_empty() {
-        return String::new();
+    let mut frames: Vec<(&str, Vec<Line<'_>>)> = Vec::new();
+    for row in &report.latency {
+        let points = curve(row);
+        if points.is_empty() {
+            continue;
+        }
+        match frames.iter_mut().find(|(frame, _)| *frame == row.frame) {
+            Some((_, lines)) => lines.push(Line { row, points }),
+            None => frames.push((&row.frame, vec![Line { row, points }])),
+        }
     }
+    let size = if frames.len() == 1 {
+        (960.0, 400.0)
+    } else {
+        (540.0, 320.0)
+    };
+    let figures: String = frames
+        .iter()
+        .enumerate()
+        .map(|(number, (frame, lines))| latency_of(number, frame, lines, size))
+        .collect();
+    match frames.len() {
+        0 => String::new(),
+        1 => figures,
+        _ => format!("<div class=\"pair\">{figures}</div>"),
+    }
+}
+
+/// One load's line: points of (one packet in so many takes longer, nanoseconds).
+struct Line<'a> {
+    row: &'a LatencyRow,
+    points: Vec<(f64, f64)>,
+}
+
+fn latency_of(number: usize, frame: &str, lines: &[Line<'_>], size: (f64, f64)) -> String {
+    let all = || lines.iter().flat_map(|line| &line.points);
     let x = Axis::log("Percentile", 1.0, greatest(all().map(|point| point.0)), nines);
     let least = all().map(|point| point.1).fold(f64::MAX, f64::min);
     let y = Axis::log("Latency", least, greatest(all().map(|point| point.1)), round_time);
-    let mut plot = Plot::new(960.0, 400.0, x, y);
+    let mut plot = Plot::new(size.0, size.1, x, y);
     let mut legend = Vec::new();
-    for (series, (row, points)) in curves.iter().enumerate() {
+    for (series, Line { row, points }) in lines.iter().enumerate() {
         plot.line(series, points);
         for &(quantile, name) in MARKED {
             if let Some(&(x, ns)) = points.iter().find(|point| point.0 >= quantile * (1.0 - 1e-9)) {
@@ -110,23 +142,18 @@ pub(super) fn latency(report: &Report) -> String {
                 plot.mark(Shape::Series(series), x, ns, &told);
             }
         }
-        let frame = if row.frame.is_empty() {
-            String::new()
-        } else {
-            format!(", {}", row.frame)
-        };
         legend.push((
             sample(Shape::Series(series)),
-            format!("{} ({}{frame})", row.label, pps(row.load_pps)),
+            format!("{} ({})", row.label, pps(row.load_pps)),
         ));
     }
-    let title = "Latency by percentile";
+    let title = format!("Latency by percentile, {}", units::frames(frame));
     let svg = plot.finish(
-        "latency",
-        title,
+        &format!("latency-{number}"),
+        &title,
         "One line for each load; from left to right ever fewer packets took longer. The table below has the percentiles.",
     );
-    figure(title, &svg, &legend)
+    figure(&title, &svg, &legend)
 }
 
 /// Where lines have marks: one packet in so many takes longer.
@@ -209,26 +236,26 @@ fn loss_of(number: usize, row: &ThroughputRow) -> String {
         .iter()
         .filter_map(|trial| Some((trial, trial.loss_ratio()?)))
         .collect();
-    let loads = || {
-        row.trials
-            .iter()
-            .map(|trial| trial.load_pps)
-            .filter(|load| load.is_finite())
-    };
-    let low = loads().fold(f64::MAX, f64::min);
-    let high = greatest(loads());
+    let found = row.goals.iter().filter_map(|goal| goal.lower_pps);
+    let loads: Vec<f64> = row
+        .trials
+        .iter()
+        .map(|trial| trial.load_pps)
+        .chain(found)
+        .filter(|load| load.is_finite())
+        .collect();
+    let low = loads.iter().copied().fold(f64::MAX, f64::min);
+    let high = greatest(loads.iter().copied());
     let margin = (high - low) * 0.03;
     let x = Axis::linear("Offered load", "pps", low - margin, high + margin);
-    // A decade below the least loss stands for none at all.
     let ratios = trials
         .iter()
         .map(|trial| trial.1)
         .chain(row.goals.iter().map(|goal| goal.loss_ratio));
     let least = ratios.filter(|&ratio| ratio > 0.0).fold(0.01, f64::min).max(1e-12);
     let most = greatest(trials.iter().map(|trial| trial.1)).max(0.01);
-    let mut y = Axis::log("Loss", least / 10.0, most, percent);
-    y.relabel(0, "none");
-    let none = y.low();
+    let y = Axis::log_and_none("Loss", least, most, percent);
+    let none = y.low;
     let mut plot = Plot::new(360.0, 260.0, x, y);
     for (series, goal) in row.goals.iter().enumerate() {
         let class = format!("goal c{}", series % super::plot::SERIES);
@@ -248,10 +275,11 @@ fn loss_of(number: usize, row: &ThroughputRow) -> String {
         );
         plot.mark(shape, trial.load_pps, ratio.max(none), &told);
     }
-    let title = format!("{}: loss over offered load", row.frame);
+    let frames = units::frames(&row.frame);
+    let title = format!("Loss over offered load, {frames}");
     let description = format!("{} trials, each a point.", row.trials.len());
     let svg = plot.finish(&format!("loss-{number}"), &title, &description);
-    figure(&title, &svg, &[])
+    figure(&frames, &svg, &[])
 }
 
 /// How wrong the gaps of a replay were.
@@ -260,12 +288,14 @@ pub(super) fn gap_errors(report: &Report) -> String {
         return String::new();
     };
     let buckets = &replay.gap_errors;
-    let labels = buckets.iter().map(|bucket| round_time(bucket.low_ns as f64)).collect();
+    let edges = buckets
+        .iter()
+        .map(|bucket| bucket.low_ns)
+        .chain(buckets.last().map(|bucket| bucket.high_ns));
+    let labels = edges.map(|edge| round_time(edge as f64)).collect();
     let most = greatest(buckets.iter().map(|bucket| bucket.gaps as f64));
-    // From a tenth of one gap on, so that a single one is seen.
-    let mut y = Axis::log("Gaps", 0.1, most.max(10.0), |gaps| count(gaps.round() as u64));
-    y.relabel(0, "0");
-    let mut plot = Plot::new(960.0, 300.0, Axis::categories("Gap wrong by at least", labels), y);
+    let y = Axis::log_and_none("Gaps", 1.0, most, |gaps| count(gaps.round() as u64));
+    let mut plot = Plot::new(960.0, 300.0, Axis::edges("Error of the gap", labels), y);
     for (place, bucket) in buckets.iter().enumerate() {
         if bucket.gaps > 0 {
             let told = format!(
@@ -289,67 +319,72 @@ pub(super) fn gap_errors(report: &Report) -> String {
 
 /// Loss and latency of a long run over time.
 pub(super) fn soak(soak: &Soak) -> String {
-    let timed = || soak.points.iter().filter(|point| point.at_seconds.is_finite());
-    if timed().count() == 0 {
+    let points: Vec<&SoakPoint> = soak
+        .points
+        .iter()
+        .filter(|point| point.at_seconds.is_finite())
+        .collect();
+    let end = greatest(points.iter().map(|point| point.at_seconds));
+    let (unit_seconds, unit) = match end {
+        7200.0.. => (3600.0, "h"),
+        120.0.. => (60.0, "min"),
+        _ => (1.0, "s"),
+    };
+    let time = || Axis::linear("Time", unit, 0.0, end / unit_seconds);
+    let losses: Vec<(f64, f64)> = points
+        .iter()
+        .filter_map(|point| Some((point.at_seconds / unit_seconds, ratio(point.lost, point.sent)?)))
+        .collect();
+    let latencies: Vec<(f64, f64)> = points
+        .iter()
+        .filter_map(|point| Some((point.at_seconds / unit_seconds, point.p99_ns?.max(1) as f64)))
+        .collect();
+    let figures = [soak_loss(time(), &losses), soak_latency(time(), &latencies)].concat();
+    if figures.is_empty() {
+        return figures;
+    }
+    format!("<div class=\"pair\">{figures}</div>")
+}
+
+fn soak_loss(time: Axis, losses: &[(f64, f64)]) -> String {
+    if losses.is_empty() {
         return String::new();
     }
-    let end = greatest(timed().map(|point| point.at_seconds));
-    let time = || Axis::linear("Time", "s", 0.0, end);
-    let losses: Vec<(f64, f64)> = timed()
-        .filter_map(|point| Some((point.at_seconds, ratio(point.lost, point.sent)?)))
-        .collect();
-    let least = losses
-        .iter()
-        .map(|point| point.1)
-        .filter(|&loss| loss > 0.0)
-        .fold(1e-3, f64::min);
-    let most = greatest(losses.iter().map(|point| point.1)).max(1e-3);
-    let mut y = Axis::log("Loss", least / 10.0, most, percent);
-    y.relabel(0, "none");
-    let none = y.low();
-    let mut plot = Plot::new(540.0, 260.0, time(), y);
+    let some = losses.iter().map(|point| point.1).filter(|&loss| loss > 0.0);
+    let least = some.clone().fold(1e-3, f64::min);
+    let y = Axis::log_and_none("Loss", least, greatest(some).max(1e-3), percent);
+    let none = y.low;
+    let mut plot = Plot::new(540.0, 260.0, time, y);
     let drawn: Vec<(f64, f64)> = losses.iter().map(|&(at, loss)| (at, loss.max(none))).collect();
     plot.line(0, &drawn);
-    for (&(at, loss), &(_, y)) in losses.iter().zip(&drawn).filter(|(point, _)| point.1 > 0.0) {
-        plot.mark(
-            Shape::Series(0),
-            at,
-            y,
-            &format!("{}: {}", units::seconds(at), percent(loss)),
-        );
+    for &(at, loss) in losses.iter().filter(|point| point.1 > 0.0 || losses.len() == 1) {
+        plot.mark(Shape::Series(0), at, loss.max(none), &percent(loss));
     }
     let title = "Loss over time";
-    let loss = figure(
+    figure(
         title,
         &plot.finish("soak-loss", title, "One point for each interval."),
         &[],
-    );
-    let waits: Vec<(f64, u64)> = timed()
-        .filter_map(|point| Some((point.at_seconds, point.p99_ns?)))
-        .collect();
-    if waits.is_empty() {
-        return format!("<div class=\"pair\">{loss}</div>");
+    )
+}
+
+fn soak_latency(time: Axis, latencies: &[(f64, f64)]) -> String {
+    if latencies.is_empty() {
+        return String::new();
     }
-    let points: Vec<(f64, f64)> = waits.iter().map(|&(at, ns)| (at, ns.max(1) as f64)).collect();
-    let least = points.iter().map(|point| point.1).fold(f64::MAX, f64::min);
-    let y = Axis::log(
-        "Latency, 99 %",
-        least,
-        greatest(points.iter().map(|point| point.1)),
-        round_time,
-    );
-    let mut plot = Plot::new(540.0, 260.0, time(), y);
-    plot.line(1, &points);
-    if let [(at, ns)] = waits.as_slice() {
-        plot.mark(Shape::Series(1), *at, *ns as f64, &nanoseconds(*ns));
+    let least = latencies.iter().map(|point| point.1).fold(f64::MAX, f64::min);
+    let most = greatest(latencies.iter().map(|point| point.1));
+    let mut plot = Plot::new(540.0, 260.0, time, Axis::log("Latency, 99 %", least, most, round_time));
+    plot.line(1, latencies);
+    if let [(at, ns)] = latencies {
+        plot.mark(Shape::Series(1), *at, *ns, &round_time(*ns));
     }
     let title = "99 % latency over time";
-    let latency = figure(
+    figure(
         title,
         &plot.finish("soak-latency", title, "One point for each interval."),
         &[],
-    );
-    format!("<div class=\"pair\">{loss}{latency}</div>")
+    )
 }
 
 /// The largest number that is finite; 0 of none.
@@ -397,6 +432,18 @@ mod tests {
         assert_eq!(curve(row), []);
         row.packets = 1;
         assert_eq!(curve(row).len(), 1);
+    }
+
+    #[test]
+    fn each_frame_size_has_its_own_latency_plot() {
+        let mut report = reports::full();
+        assert_eq!(latency(&report).matches("<figure>").count(), 1);
+        let mut more = report.latency.clone();
+        more.iter_mut().for_each(|row| row.frame = "1518".to_owned());
+        report.latency.append(&mut more);
+        let page = latency(&report);
+        assert_eq!(page.matches("<figure>").count(), 2);
+        assert!(page.contains("64-byte frames") && page.contains("1518-byte frames"));
     }
 
     #[test]

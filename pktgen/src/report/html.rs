@@ -3,9 +3,10 @@
 
 use super::figures;
 use super::markup::escape;
+use super::result::{GoalRow, ratio};
 use super::table::{Cell, Table};
 use super::units::{self, NONE, bps, count, maybe, nanoseconds, percent, pps, seconds};
-use super::{Completeness, Report, tables};
+use super::{Completeness, Report, bench, tables};
 
 pub(super) fn render(report: &Report) -> String {
     let mut page = head(report);
@@ -37,9 +38,9 @@ pub(super) fn render(report: &Report) -> String {
     let soak = report.soak.as_ref().map(figures::soak).unwrap_or_default();
     page += &section("Soak", &[soak, table(tables::soak(report))]);
     page += &section("Replay", &[figures::gap_errors(report), table(tables::replay(report))]);
-    page += &section("Accuracy of the generator", &[table(tables::calibration(report))]);
+    page += &section("Accuracy of the generator", &[table(bench::calibration(report))]);
     page += &section("Notes", &[notes(report)]);
-    page += &section("To judge these figures", &[bench(report)]);
+    page += &section("To judge these figures", &[judging(report)]);
     page + "</main></body></html>\n"
 }
 
@@ -81,71 +82,38 @@ fn header(report: &Report) -> String {
 /// The figures that somebody looks for first.
 fn headline(report: &Report) -> String {
     let mut cards = String::new();
-    let mut card = |series: &str, figure: String, what: String, more: String| {
-        cards += &format!(
-            "<div class=\"card {series}\"><span class=\"what\">{}</span><b>{}</b><span>{}</span></div>",
-            escape(&what),
-            escape(&figure),
-            escape(&more)
-        );
-    };
     if let Some(row) = report.throughput.first() {
         for (series, goal) in row.goals.iter().enumerate().take(GOALS_MAX) {
-            let more = format!(
-                "{} at layer 1, loss up to {}",
-                maybe(goal.l1_bps, bps),
-                percent(goal.loss_ratio)
-            );
-            let what = format!("{}, {}", goal.name, frame(&row.frame));
-            card(&format!("c{series}"), maybe(goal.throughput_pps, pps), what, more);
+            cards += &goal_card(series, &row.frame, goal);
         }
     }
     // The highest load: that of the first row may be next to none.
     let loaded = report.latency.iter().filter(|row| row.packets > 0);
     if let Some(row) = loaded.max_by(|a, b| a.load_pps.total_cmp(&b.load_pps)) {
-        card(
-            "c2",
-            nanoseconds(row.percentiles.p99),
-            format!("99 % latency, {}", row.label),
-            format!("half within {}", nanoseconds(row.percentiles.p50)),
-        );
+        let half = format!("half within {}", nanoseconds(row.percentiles.p50));
+        let what = format!("99 % latency, {}", row.label);
+        cards += &card(2, &what, &nanoseconds(row.percentiles.p99), &half);
     }
     if report.throughput.is_empty() && !report.services.is_empty() {
-        let sum = |of: fn(&super::ServiceRow) -> u64| {
-            report
-                .services
-                .iter()
-                .fold(0u64, |sum, row| sum.saturating_add(of(row)))
-        };
-        let (sent, lost) = (sum(|row| row.sent), sum(|row| row.lost));
-        let loss = maybe(super::result::ratio(lost, sent), percent);
-        card(
-            "c0",
-            loss,
-            "Loss".to_owned(),
-            format!("{} of {} packets", count(lost), count(sent)),
-        );
+        let (sent, lost) = report.services.iter().fold((0u64, 0u64), |(sent, lost), row| {
+            (sent.saturating_add(row.sent), lost.saturating_add(row.lost))
+        });
+        let of = format!("{} of {} packets", count(lost), count(sent));
+        cards += &card(0, "Loss", &maybe(ratio(lost, sent), percent), &of);
     }
     if let Some(soak) = &report.soak {
-        let loss = maybe(super::result::ratio(soak.lost, soak.sent), percent);
-        card(
-            "c3",
-            loss,
-            format!("Loss over {}", seconds(soak.seconds)),
-            format!("at {}", pps(soak.load_pps)),
-        );
+        let what = format!("Loss over {}", seconds(soak.seconds));
+        let loss = maybe(ratio(soak.lost, soak.sent), percent);
+        cards += &card(3, &what, &loss, &format!("at {}", pps(soak.load_pps)));
     }
-    let worst = report
-        .calibration
-        .iter()
-        .map(|row| row.error_ppm.abs())
-        .filter(|ppm| ppm.is_finite());
-    if let Some(ppm) = worst.reduce(f64::max) {
-        card(
-            "c4",
-            format!("± {} ppm", units::number(ppm)),
-            "Error of the rate".to_owned(),
-            "sent against asked for, worst of the calibration".to_owned(),
+    let errors = report.calibration.iter().map(|row| row.error_ppm.abs());
+    if let Some(ppm) = errors.filter(|ppm| ppm.is_finite()).reduce(f64::max) {
+        let ppm = format!("± {} ppm", units::number(ppm));
+        cards += &card(
+            4,
+            "Error of the rate",
+            &ppm,
+            "sent against asked for, worst of the calibration",
         );
     }
     if cards.is_empty() {
@@ -154,17 +122,29 @@ fn headline(report: &Report) -> String {
     format!("<div class=\"cards\">{cards}</div>\n")
 }
 
+fn goal_card(series: usize, frame: &str, goal: &GoalRow) -> String {
+    let loss = percent(goal.loss_ratio);
+    let at = maybe(goal.l1_bps, bps);
+    let more = match (goal.lower_pps, goal.upper_pps) {
+        (None, _) => format!("no load was found that loses at most {loss}"),
+        (_, None) => format!("{at} at layer 1, loss up to {loss}; the highest load tried, so it may do more"),
+        _ => format!("{at} at layer 1, loss up to {loss}"),
+    };
+    let what = format!("{}, {}", goal.name, units::frames(frame));
+    card(series, &what, &maybe(goal.throughput_pps, pps), &more)
+}
+
+fn card(series: usize, what: &str, figure: &str, more: &str) -> String {
+    format!(
+        "<div class=\"card c{series}\"><span class=\"what\">{}</span><b>{}</b><span>{}</span></div>",
+        escape(what),
+        escape(figure),
+        escape(more)
+    )
+}
+
 /// More goals than this are left to the table.
 const GOALS_MAX: usize = 4;
-
-/// A size is spoken of with its unit; a mix has a name.
-fn frame(label: &str) -> String {
-    if !label.is_empty() && label.chars().all(|c| c.is_ascii_digit()) {
-        format!("{label}-byte frames")
-    } else {
-        label.to_owned()
-    }
-}
 
 /// A heading with what is below it; nothing if nothing is.
 fn section(title: &str, parts: &[String]) -> String {
@@ -252,7 +232,7 @@ fn dscp(report: &Report) -> String {
             match of_row().find(|count| count.1 == to) {
                 Some(&(_, _, packets)) => {
                     let class = if from == to { "kept" } else { "changed" };
-                    let share = maybe(super::result::ratio(packets, all), percent);
+                    let share = maybe(ratio(packets, all), percent);
                     rows += &format!("<td class=\"{class}\">{share}<small>{}</small></td>", count(packets));
                 }
                 None => rows += "<td></td>",
@@ -278,25 +258,29 @@ fn notes(report: &Report) -> String {
     format!("<ul>{items}</ul>")
 }
 
-/// Everything about the bench, folded.
-fn bench(report: &Report) -> String {
+const TRIALS: &str = "Every trial";
+
+/// Everything about the bench, folded; unfolded on paper.
+fn judging(report: &Report) -> String {
     let mut folds = String::new();
     let mut fold = |name: &str, body: String| {
         if !body.is_empty() {
-            folds += &format!("<details><summary>{name}</summary>{body}</details>\n");
+            // Hundreds of rows, which paper is not for.
+            let class = if name == TRIALS { " class=\"long\"" } else { "" };
+            folds += &format!("<details{class}><summary>{name}</summary>{body}</details>\n");
         }
     };
-    fold("Run and sockets", table(Some(tables::setup(report))));
-    fold("Machine", table(Some(tables::machine(&report.machine))));
+    fold("Run and sockets", table(Some(bench::setup(report))));
+    fold("Machine", table(Some(bench::machine(&report.machine))));
     fold(
         "Interfaces",
-        tables::interfaces(report)
+        bench::interfaces(report)
             .into_iter()
             .map(|one| table(Some(one)))
             .collect(),
     );
-    fold("Traffic", table(tables::streams(report)));
-    fold("Every trial", table(tables::trials(report)));
+    fold("Traffic", table(bench::streams(report)));
+    fold(TRIALS, table(tables::trials(report)));
     fold("Errors of gaps between packets", table(tables::gap_errors(report)));
     folds
 }
@@ -370,5 +354,20 @@ mod tests {
         let bare = render(&sample::bare());
         assert!(bare.contains("<b>Partial.</b> interrupted") && bare.contains("Nothing was measured"));
         assert!(!bare.contains("<h2>Throughput</h2>"));
+    }
+
+    #[test]
+    fn a_goal_no_load_met_and_one_that_every_load_met_are_told_apart() {
+        let mut report = sample::full();
+        let goals = &mut report.throughput[0].goals;
+        goals[0].lower_pps = None;
+        goals[0].throughput_pps = None;
+        goals[1].upper_pps = None;
+        let page = render(&report);
+        assert!(
+            page.contains("<b>–</b><span>no load was found that loses at most 0 %"),
+            "{page}"
+        );
+        assert!(page.contains("the highest load tried, so it may do more"));
     }
 }

@@ -15,15 +15,19 @@
 //! | `machine` | [`Machine`]: the computer under the bench |
 //! | `interface` | [`Interface`]: driver, queues, rings, offloads |
 //! | `result` | the rows: throughput, latency, services, and the smaller tests |
-//! | `units`, `table`, `tables` | numbers as people read them, and rows of them |
+//! | `units`, `table` | numbers as people read them, and rows of them |
+//! | `tables`, `bench` | which tables there are: of results, and of what they depend on |
 //! | `text` | the tables on a terminal |
-//! | `html`, `figures`, `plot`, `markup` | the page, which plots it has, how a plot is drawn as SVG, and how text is escaped |
+//! | `html`, `figures` | the page, and which plots it has |
+//! | `plot`, `axis`, `markup` | how a plot is drawn as SVG, and how text is escaped |
 //! | `write` | files that are there whole or not at all |
 //!
 //! Numbers: rates are packets per second or bits per second as `f64`, times are nanoseconds unless the name says
 //! seconds, ratios are 0 to 1. A number that is not finite is shown as a dash, and becomes `null` in JSON and NaN when
 //! read again. Texts may come from contract files and command lines: they are escaped, never trusted.
 
+mod axis;
+mod bench;
 mod figures;
 mod html;
 mod interface;

@@ -1,153 +1,12 @@
-//! Plots as SVG inside a page: axes with ticks whose labels never overlap, lines, marks and bars. Colours, fonts and line
+//! Plots as SVG inside a page: a grid with labels that never overlap, lines, marks and bars. Colours, fonts and line
 //! widths are the page's, by class: `c0` to `c5` for the series. Values that are not finite are left out, and no range of
 //! values, empty and single ones included, draws outside the frame.
 
+use super::axis::{Axis, Scale};
 use super::markup::escape;
-use super::units;
 
 /// How many series have a colour and a mark of their own; the next begins again.
 pub(super) const SERIES: usize = 6;
-
-/// One axis.
-pub(super) struct Axis {
-    name: String,
-    low: f64,
-    high: f64,
-    scale: Scale,
-    /// Where a line is drawn across the plot, and what stands beside it.
-    ticks: Vec<(f64, String)>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Scale {
-    Linear,
-    Log,
-    /// Numbered from 0, each one wide.
-    Categories,
-}
-
-impl Axis {
-    /// From `low` to `high`, in multiples of `unit` by a thousand as fits.
-    pub(super) fn linear(name: &str, unit: &str, low: f64, high: f64) -> Self {
-        let (low, high) = (tame(low), tame(high));
-        let (low, mut high) = (low.min(high), low.max(high));
-        // A range of nothing, or one that f64 cannot divide.
-        if high - low <= high.abs().max(low.abs()) * 1e-9 {
-            high = low + low.abs().max(1.0) * 0.1;
-        }
-        let step = round_step((high - low) / 5.0);
-        let (factor, prefix) = units::prefix(low.abs().max(high.abs()));
-        let decimals = usize::try_from(-(step / factor).log10().floor() as i64)
-            .unwrap_or(0)
-            .min(9);
-        let first = (low / step).ceil();
-        let ticks = (0..12)
-            .map(|i| (first + f64::from(i)) * step)
-            .filter(|&at| at <= high + step * 1e-6)
-            .map(|at| (at, format!("{:.decimals$}", at / factor + 0.0)))
-            .collect();
-        Self {
-            name: format!("{name}, {prefix}{unit}"),
-            low,
-            high,
-            scale: Scale::Linear,
-            ticks,
-        }
-    }
-
-    /// From zero to the first round number at or above `high`: what bars stand on.
-    pub(super) fn from_zero(name: &str, unit: &str, high: f64) -> Self {
-        let high = if high > 0.0 { tame(high) } else { 1.0 };
-        let step = round_step(high / 5.0);
-        Self::linear(name, unit, 0.0, (high / step).ceil() * step)
-    }
-
-    /// The decades that hold `low` to `high`, both above zero.
-    pub(super) fn log(name: &str, low: f64, high: f64, label: impl Fn(f64) -> String) -> Self {
-        let power = |value: f64| tame(value).max(1e-18).log10();
-        let first = (power(low) + 1e-9).floor() as i32;
-        let last = ((power(high) - 1e-9).ceil() as i32).max(first + 1);
-        let every = (last - first).div_euclid(LABELLED_DECADES) + 1;
-        let mut ticks = Vec::new();
-        for decade in first..=last {
-            let at = 10f64.powi(decade);
-            let labelled = (decade - first) % every == 0;
-            ticks.push((at, if labelled { label(at) } else { String::new() }));
-            if last - first <= 2 && decade < last {
-                ticks.extend([2.0, 5.0].map(|part| (at * part, label(at * part))));
-            }
-        }
-        Self {
-            name: name.to_owned(),
-            low: 10f64.powi(first),
-            high: 10f64.powi(last),
-            scale: Scale::Log,
-            ticks,
-        }
-    }
-
-    /// One place for each label.
-    pub(super) fn categories(name: &str, labels: Vec<String>) -> Self {
-        Self {
-            name: name.to_owned(),
-            low: 0.0,
-            high: labels.len().max(1) as f64,
-            scale: Scale::Categories,
-            ticks: labels
-                .into_iter()
-                .enumerate()
-                .map(|(i, label)| (i as f64 + 0.5, label))
-                .collect(),
-        }
-    }
-
-    /// Where a value lies, 0 to 1; what is beyond an end lies on it. `None` if it is not finite.
-    fn fraction(&self, value: f64) -> Option<f64> {
-        if !value.is_finite() {
-            return None;
-        }
-        let value = value.clamp(self.low, self.high);
-        let fraction = match self.scale {
-            Scale::Log => (value / self.low).log10() / (self.high / self.low).log10(),
-            Scale::Linear | Scale::Categories => (value - self.low) / (self.high - self.low),
-        };
-        fraction.is_finite().then_some(fraction)
-    }
-
-    /// Gives one tick another label.
-    pub(super) fn relabel(&mut self, index: usize, label: &str) {
-        if let Some(tick) = self.ticks.get_mut(index) {
-            label.clone_into(&mut tick.1);
-        }
-    }
-
-    /// The lowest value it shows.
-    pub(super) fn low(&self) -> f64 {
-        self.low
-    }
-}
-
-/// More decades than this, and only every second is labelled.
-const LABELLED_DECADES: i32 = 8;
-
-/// Beyond this, differences and products of values would not be finite.
-fn tame(value: f64) -> f64 {
-    if value.is_nan() { 0.0 } else { value.clamp(-1e18, 1e18) }
-}
-
-/// The next of 1, 2, 5 times a power of ten; 1 of nothing.
-fn round_step(step: f64) -> f64 {
-    if !step.is_finite() || step <= 0.0 {
-        return 1.0;
-    }
-    let decade = 10f64.powf(step.log10().floor());
-    let of = step / decade;
-    let round = [1.0, 2.0, 5.0]
-        .into_iter()
-        .find(|&round| of <= round + 1e-9)
-        .unwrap_or(10.0);
-    round * decade
-}
 
 /// A plot being drawn.
 pub(super) struct Plot {
@@ -394,6 +253,7 @@ fn cut(text: &str, width: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::markup::tests::assert_well_formed;
+    use super::super::units;
     use super::*;
 
     const ODD: [f64; 12] = [
@@ -412,19 +272,6 @@ mod tests {
     ];
 
     #[test]
-    fn ticks_are_round_and_labels_differ() {
-        let axis = Axis::linear("Load", "pps", 1_840_100.0, 1_842_300.0);
-        assert_eq!(axis.name, "Load, Mpps");
-        let labels: Vec<&str> = axis.ticks.iter().map(|tick| tick.1.as_str()).collect();
-        assert_eq!(labels, ["1.8405", "1.8410", "1.8415", "1.8420"]);
-        let axis = Axis::from_zero("Rate", "bit/s", 9.3e9);
-        assert_eq!((axis.name.as_str(), axis.high), ("Rate, Gbit/s", 1e10));
-        let axis = Axis::log("Time", 850.0, 1.2e6, units::round_time);
-        let labels: Vec<&str> = axis.ticks.iter().map(|tick| tick.1.as_str()).collect();
-        assert_eq!(labels, ["100 ns", "1 µs", "10 µs", "100 µs", "1 ms", "10 ms"]);
-    }
-
-    #[test]
     fn every_number_can_be_drawn() {
         for a in ODD {
             for b in ODD {
@@ -432,10 +279,13 @@ mod tests {
                     Axis::linear("x", "pps", a, b),
                     Axis::from_zero("x", "pps", a),
                     Axis::log("x", a, b, units::round_time),
+                    Axis::log_and_none("x", a, b, units::percent),
                     Axis::categories("x", vec!["a".to_owned(); 3]),
                     Axis::categories("x", Vec::new()),
+                    Axis::edges("x", vec!["a".to_owned(); 3]),
+                    Axis::edges("x", Vec::new()),
                 ] {
-                    assert!(x.ticks.len() <= 40 && x.low < x.high, "{a} {b}");
+                    assert!(x.ticks.len() <= 60 && x.low < x.high, "{a} {b}");
                     let mut plot = Plot::new(300.0, 200.0, x, Axis::log("y", b, a, units::round_time));
                     plot.line(7, &[(a, b), (b, a), (1.0, 1.0)]);
                     plot.bar(1, a, b, a, "label", "<told>");

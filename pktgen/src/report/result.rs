@@ -222,7 +222,7 @@ pub struct ServiceRow {
     pub dscp_out: Vec<DscpCount>,
     /// Of those that came; `None` if none did.
     pub latency: Option<ServiceLatency>,
-    /// Mean change of latency from packet to packet, in nanoseconds (RFC 3550 section 6.4.1); `None` if not measured.
+    /// Mean change of latency, up or down, from one packet of the stream to the next, in nanoseconds; `None` if not measured.
     pub jitter_ns: Option<u64>,
 }
 
@@ -284,6 +284,24 @@ pub struct CalibrationRow {
     pub lateness_max_ns: u64,
 }
 
+impl CalibrationRow {
+    /// A row from what was sent over so many seconds, and the histogram of lateness in nanoseconds.
+    #[must_use]
+    pub fn from_histogram(asked_pps: f64, achieved_pps: f64, seconds: f64, lateness: &Histogram<u64>) -> Self {
+        let late = Percentiles::from_histogram(lateness);
+        Self {
+            asked_pps,
+            achieved_pps,
+            error_ppm: (achieved_pps / asked_pps - 1.0) * 1e6,
+            seconds,
+            lateness_p50_ns: late.p50,
+            lateness_p99_ns: late.p99,
+            lateness_p99_9_ns: late.p99_9,
+            lateness_max_ns: late.max,
+        }
+    }
+}
+
 /// The longest burst without loss with one frame size: RFC 9004.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BackToBackRow {
@@ -307,7 +325,7 @@ pub struct BackToBackRow {
     /// Mean burst length in seconds.
     #[serde(deserialize_with = "or_nan")]
     pub seconds: f64,
-    /// The same less what the device forwarded meanwhile (RFC 9004 section 6.2); `None` without a known throughput.
+    /// The same less what the device forwarded meanwhile (RFC 9004's Corrected DUT Buffer Time); `None` without a known throughput.
     pub corrected_buffer_seconds: Option<f64>,
 }
 
@@ -420,6 +438,9 @@ mod tests {
         );
         assert_eq!(row.curve.last().map(|point| point.percentile), Some(100.0));
         assert!((20..200).contains(&row.curve.len()), "{}", row.curve.len());
+        let calibration = CalibrationRow::from_histogram(1e6, 999_900.0, 1.0, &histogram);
+        assert!((calibration.error_ppm + 100.0).abs() < 1e-6, "{calibration:?}");
+        near(calibration.lateness_p99_ns, 99_000);
         let empty = LatencyRow::from_histogram("0 %", "64", 0.0, &Histogram::new(3).unwrap());
         assert_eq!(
             (empty.packets, empty.curve.len(), empty.percentiles),

@@ -1,13 +1,13 @@
-//! Which tables a report has. Each answers `None` where the report has nothing for it.
+//! Tables of results. Each answers `None` where the report has nothing for it.
 
+use super::Report;
 use super::result::{LatencyRow, ServiceRow, ratio};
 use super::table::{Cell, Table};
 use super::units::{self, NONE, bps, count, maybe, nanoseconds, percent, pps, seconds};
-use super::{Machine, Report};
 
 pub(super) fn throughput(report: &Report) -> Option<Table> {
     let mut table = Table::new(
-        "Throughput",
+        "Throughput by frame size and goal",
         &[
             "Frame",
             "Goal",
@@ -70,7 +70,7 @@ pub(super) fn trials(report: &Report) -> Option<Table> {
 
 pub(super) fn latency(report: &Report) -> Option<Table> {
     let mut table = Table::new(
-        "Latency",
+        "Latency by load",
         &[
             "Load",
             "+pps",
@@ -116,7 +116,7 @@ fn known(row: &LatencyRow, one_in: u64, ns: u64) -> Cell {
 
 pub(super) fn services(report: &Report) -> Option<Table> {
     let mut table = Table::new(
-        "Services",
+        "Loss by service",
         &[
             "Service",
             "Stream",
@@ -185,7 +185,7 @@ pub(super) fn service_quality(report: &Report) -> Option<Table> {
 pub(super) fn dscp_counts(services: &[ServiceRow]) -> Vec<(u8, u8, u64)> {
     let mut counts = std::collections::BTreeMap::new();
     for row in services {
-        for out in &row.dscp_out {
+        for out in row.dscp_out.iter().filter(|out| out.packets > 0) {
             let packets: &mut u64 = counts.entry((row.dscp_in, out.dscp)).or_default();
             *packets = packets.saturating_add(out.packets);
         }
@@ -204,7 +204,7 @@ pub(super) fn dscp_name(dscp: u8) -> String {
         44 => "VA",
         46 => "EF",
         8 | 16 | 24 | 32 | 40 | 48 | 56 => return format!("{dscp} CS{}", dscp / 8),
-        10..=38 if dscp % 2 == 0 && (1..=3).contains(&(dscp % 8 / 2)) => {
+        10..=38 if dscp.is_multiple_of(2) && (1..=3).contains(&(dscp % 8 / 2)) => {
             return format!("{dscp} AF{}{}", dscp / 8, dscp % 8 / 2);
         }
         _ => return dscp.to_string(),
@@ -216,7 +216,7 @@ pub(super) fn dscp_name(dscp: u8) -> String {
 pub(super) fn dscp(report: &Report) -> Option<Table> {
     let counts = dscp_counts(&report.services);
     let mut table = Table::new(
-        "DSCP",
+        "DSCP from end to end",
         &[
             ">Sent with",
             ">Arrived with",
@@ -272,7 +272,7 @@ pub(super) fn back_to_back(report: &Report) -> Option<Table> {
 
 pub(super) fn reconfiguration(report: &Report) -> Option<Table> {
     let mut table = Table::new(
-        "Reconfiguration under load",
+        "Blocked by a change of configuration",
         &[
             "Change", "Frame", ">Load", ">Changes", ">Sent", ">Lost", ">Blocked", ">Each",
         ],
@@ -298,7 +298,7 @@ pub(super) fn reconfiguration(report: &Report) -> Option<Table> {
 
 pub(super) fn soak(report: &Report) -> Option<Table> {
     let soak = report.soak.as_ref()?;
-    let mut table = Table::new("Soak", &["Frame", ">Load", ">Duration", ">Sent", ">Lost", ">Loss"]);
+    let mut table = Table::new("Long run", &["Frame", ">Load", ">Duration", ">Sent", ">Lost", ">Loss"]);
     table.row([
         soak.frame.as_str().into(),
         pps(soak.load_pps).into(),
@@ -313,7 +313,7 @@ pub(super) fn soak(report: &Report) -> Option<Table> {
 pub(super) fn replay(report: &Report) -> Option<Table> {
     let replay = report.replay.as_ref()?;
     let mut table = Table::new(
-        "Replay",
+        "Capture sent again",
         &["File", "Timing", ">Packets", ">Loops", ">99 % of gap errors up to"],
     );
     table.row([
@@ -345,215 +345,6 @@ pub(super) fn gap_errors(report: &Report) -> Option<Table> {
     table.if_any()
 }
 
-pub(super) fn calibration(report: &Report) -> Option<Table> {
-    let mut table = Table::new(
-        "Rate asked for and rate sent",
-        &[
-            ">Asked",
-            ">Sent",
-            ">Error",
-            ">Over",
-            ">Late 50 %",
-            ">99 %",
-            ">99.9 %",
-            ">max",
-        ],
-    );
-    for row in &report.calibration {
-        table.row([
-            pps(row.asked_pps).into(),
-            pps(row.achieved_pps).into(),
-            format!("{} ppm", units::number(row.error_ppm)).into(),
-            seconds(row.seconds).into(),
-            nanoseconds(row.lateness_p50_ns).into(),
-            nanoseconds(row.lateness_p99_ns).into(),
-            nanoseconds(row.lateness_p99_9_ns).into(),
-            nanoseconds(row.lateness_max_ns).into(),
-        ]);
-    }
-    table.if_any()
-}
-
-pub(super) fn streams(report: &Report) -> Option<Table> {
-    let mut table = Table::new(
-        "Traffic",
-        &[
-            "Stream",
-            "Protocol",
-            "Frames",
-            ">Mean",
-            ">Flows",
-            ">DSCP",
-            ">× contract",
-            ">Share",
-        ],
-    );
-    for row in &report.setup.streams {
-        table.row([
-            row.name.as_str().into(),
-            row.protocol.as_str().into(),
-            row.frames.as_str().into(),
-            format!("{} B", units::number(row.mean_frame_bytes)).into(),
-            count(row.flows).into(),
-            dscp_name(row.dscp).into(),
-            maybe(row.multiple, units::number).into(),
-            percent(row.share).into(),
-        ]);
-    }
-    table.if_any()
-}
-
-/// Pairs of what and its value, one table for each interface.
-pub(super) fn interfaces(report: &Report) -> Vec<Table> {
-    let unsaid = |text: &str| {
-        if text.is_empty() {
-            "not stated".to_owned()
-        } else {
-            text.to_owned()
-        }
-    };
-    let one = |interface: &super::Interface| {
-        let mut table = pairs("Interface");
-        let mut pair = |name: &str, value: String| table.row([name.into(), value.into()]);
-        pair("Interface", format!("{} ({})", interface.name, interface.role));
-        pair(
-            "Driver",
-            format!("{} {}", unsaid(&interface.driver), interface.driver_version)
-                .trim_end()
-                .to_owned(),
-        );
-        pair("Firmware", unsaid(&interface.firmware));
-        pair("Bus", unsaid(&interface.bus));
-        pair("MTU", interface.mtu.to_string());
-        pair(
-            "Queues",
-            format!("{} rx, {} tx", interface.rx_queues, interface.tx_queues),
-        );
-        let rings = interface.rings;
-        pair(
-            "Device rings",
-            maybe(rings, |r| {
-                format!("rx {} of {}, tx {} of {}", r.rx, r.rx_max, r.tx, r.tx_max)
-            }),
-        );
-        pair(
-            "Coalescing",
-            maybe(interface.coalescing, |waits| {
-                let adaptive = if waits.adaptive { ", adaptive" } else { "" };
-                format!(
-                    "rx {} µs, {} packets; tx {} µs, {} packets{adaptive}",
-                    waits.rx_us, waits.rx_packets, waits.tx_us, waits.tx_packets
-                )
-            }),
-        );
-        let mode = maybe(interface.zero_copy, |zero| {
-            if zero { ", zero-copy" } else { ", copy" }.to_owned()
-        });
-        let mode = if mode == NONE { String::new() } else { mode };
-        pair("XDP", format!("{}{mode}", unsaid(&interface.xdp_mode)));
-        let named = |on: bool| -> String {
-            let names: Vec<&str> = interface
-                .offloads
-                .iter()
-                .filter(|offload| offload.on == on)
-                .map(|offload| offload.name.as_str())
-                .collect();
-            if names.is_empty() {
-                "none".to_owned()
-            } else {
-                names.join(" ")
-            }
-        };
-        pair("Offloads on", named(true));
-        pair("Offloads off", named(false));
-        table
-    };
-    report.setup.interfaces.iter().map(one).collect()
-}
-
-/// The run and its sockets.
-pub(super) fn setup(report: &Report) -> Table {
-    let setup = &report.setup;
-    let mut table = pairs("Run");
-    let mut pair = |name: &str, value: String| table.row([name.into(), value.into()]);
-    pair("Command", report.command.join(" "));
-    pair("Seed", report.seed.to_string());
-    pair("Began", report.when.clone());
-    pair("Took", seconds(report.seconds));
-    pair("Engine", setup.engine.clone());
-    pair("Between", setup.between.clone());
-    pair("Line rate", setup.line_rate_bps.map_or("not stated".to_owned(), bps));
-    if let Some(sockets) = setup.sockets {
-        pair(
-            "UMEM",
-            format!(
-                "{} frames of {} bytes",
-                count(sockets.umem_frames.into()),
-                sockets.frame_bytes
-            ),
-        );
-        pair(
-            "Socket rings",
-            format!(
-                "fill {}, completion {}, rx {}, tx {}",
-                sockets.fill_ring, sockets.completion_ring, sockets.rx_ring, sockets.tx_ring
-            ),
-        );
-    }
-    let cores = |cores: &[u32]| -> String {
-        let numbers: Vec<String> = cores.iter().map(u32::to_string).collect();
-        if numbers.is_empty() {
-            "not pinned".to_owned()
-        } else {
-            numbers.join(" ")
-        }
-    };
-    pair("Cores that send", cores(&setup.transmit_cores));
-    pair("Cores that receive", cores(&setup.receive_cores));
-    table
-}
-
-/// The computer.
-pub(super) fn machine(machine: &Machine) -> Table {
-    let mut table = pairs("Machine");
-    let mut pair = |name: &str, value: String| table.row([name.into(), value.into()]);
-    let unread = || "not readable".to_owned();
-    pair("Processor", machine.cpu.clone());
-    pair("Cores", machine.cores.to_string());
-    pair("Governor", machine.governor.clone().unwrap_or_else(unread));
-    pair("Memory", units::bytes(machine.memory_bytes));
-    pair(
-        "Hypervisor",
-        machine.hypervisor.clone().unwrap_or_else(|| "none seen".to_owned()),
-    );
-    pair("Kernel", machine.kernel.clone());
-    if !machine.kernel_options.is_empty() {
-        pair("Kernel options", machine.kernel_options.join(" "));
-    }
-    pair("Clock source", machine.clock_source.clone().unwrap_or_else(unread));
-    pair("Empty system call", units::time_ns(machine.empty_system_call_ns));
-    let mitigations: Vec<String> = machine
-        .mitigations
-        .iter()
-        .map(|mitigation| format!("{}: {}", mitigation.name, mitigation.state))
-        .collect();
-    let none = mitigations.is_empty();
-    pair(
-        "Mitigations",
-        if none {
-            "none".to_owned()
-        } else {
-            mitigations.join("; ")
-        },
-    );
-    pair("pktgen", machine.pktgen.clone());
-    table
-}
-
-fn pairs(title: &'static str) -> Table {
-    Table::new(title, &["What", "Value"])
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::sample;
@@ -565,7 +356,6 @@ mod tests {
         let goals: usize = report.throughput.iter().map(|row| row.goals.len()).sum();
         assert_eq!(throughput(&report).unwrap().rows.len(), goals);
         assert_eq!(services(&report).unwrap().rows.len(), report.services.len());
-        assert_eq!(interfaces(&report).len(), 2);
         let bare = sample::bare();
         assert!(throughput(&bare).is_none() && latency(&bare).is_none() && services(&bare).is_none());
         assert!(soak(&bare).is_none() && replay(&bare).is_none() && gap_errors(&bare).is_none());

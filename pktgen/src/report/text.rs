@@ -1,7 +1,7 @@
 //! A report on a terminal: at most [`COLUMNS_MAX`] columns.
 
 use super::table::{Table, length, printable};
-use super::{Completeness, Report, tables};
+use super::{Completeness, Report, bench, tables};
 
 /// Fits a terminal beside another, a mail, and a block of code on a page.
 pub(super) const COLUMNS_MAX: usize = 100;
@@ -25,16 +25,16 @@ pub(super) fn render(report: &Report) -> String {
         tables::soak(report),
         tables::replay(report),
         tables::gap_errors(report),
-        tables::calibration(report),
-        tables::streams(report),
+        bench::calibration(report),
+        bench::streams(report),
     ];
     for table in results.into_iter().flatten() {
         text.push_str(&format!("\n{}\n", table.title));
         text.push_str(&table.text(COLUMNS_MAX));
     }
-    let mut bench = vec![tables::setup(report), tables::machine(&report.machine)];
-    bench.extend(tables::interfaces(report));
-    for table in &bench {
+    let mut pairs = vec![bench::setup(report), bench::machine(&report.machine)];
+    pairs.extend(bench::interfaces(report));
+    for table in &pairs {
         text.push_str(&format!("\n{}\n", table.title));
         for_each_pair(table, |name, value| wrap(&mut text, &format!("  {name:<19} "), value));
     }

@@ -68,6 +68,9 @@ pub(super) fn nanoseconds(value: u64) -> String {
 /// A round time in nanoseconds without the zeros: "20 µs".
 pub(super) fn round_time(value: f64) -> String {
     let text = time_ns(value);
+    if value == 0.0 {
+        return "0".to_owned();
+    }
     match text.split_once(' ') {
         Some((number, unit)) => format!("{} {unit}", plain(number)),
         None => text,
@@ -100,12 +103,12 @@ pub(super) fn seconds(value: f64) -> String {
     }
 }
 
-/// A ratio of 0 to 1 in percent: "0 %", "0.5 %", "12.3 %"; what is too small for that as "1.2e-9".
+/// A ratio of 0 to 1 in percent: "0 %", "0.5 %", "12.3 %"; what is too small to count its zeros as "1.2e-7".
 pub(super) fn percent(value: f64) -> String {
     if !value.is_finite() {
         return NONE.to_owned();
     }
-    if value != 0.0 && value.abs() < 1e-7 {
+    if value != 0.0 && value.abs() < 1e-6 {
         return format!("{value:.1e}");
     }
     // What is not all is never rounded to all: as many nines as tell.
@@ -155,6 +158,15 @@ pub(super) fn number(value: f64) -> String {
     plain(&significant(value, 4)).to_owned()
 }
 
+/// A frame size is spoken of with its unit; a mix has a name.
+pub(super) fn frames(label: &str) -> String {
+    if !label.is_empty() && label.chars().all(|c| c.is_ascii_digit()) {
+        format!("{label}-byte frames")
+    } else {
+        label.to_owned()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,7 +200,7 @@ mod tests {
         assert_eq!(percent(0.999_833), "99.9833 %");
         assert_eq!(percent(0.999_999_99), "99.999999 %");
         assert_eq!(percent(1e-6), "0.0001 %");
-        assert_eq!(percent(1.23e-9), "1.2e-9");
+        assert_eq!(percent(1.23e-7), "1.2e-7");
         assert_eq!(percent(f64::INFINITY), "–");
         assert_eq!(count(0), "0");
         assert_eq!(count(1_234_567), "1,234,567");

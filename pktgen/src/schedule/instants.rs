@@ -40,12 +40,7 @@ enum Running {
         on: u64,
         off: u64,
     },
-    Ramp {
-        ramp: Ramp,
-        /// q-fold work of the next packet, and its offset, or ENDLESS if that is past the end.
-        target: i128,
-        offset: u64,
-    },
+    Ramp(Climb),
     Burst {
         missing: u64,
         /// Where the burst that runs began, and its packets before the next.
@@ -102,6 +97,55 @@ impl Even {
     }
 }
 
+/// The next packet of a ramp. Work is q-fold (see `segment`).
+#[derive(Clone, Copy, Debug)]
+struct Climb {
+    ramp: Ramp,
+    /// Work of the whole ramp, and of one packet.
+    whole: i128,
+    step: i128,
+    /// Work of the next packet, and its offset, or ENDLESS if that is past the end.
+    target: i128,
+    offset: u64,
+    /// From the packet before.
+    gap: u64,
+}
+
+impl Climb {
+    fn new(ramp: Ramp, missing: u64, duration: u64) -> Self {
+        let target = ramp.scaled(u128::from(missing));
+        let whole = ramp.at(duration);
+        Self {
+            ramp,
+            whole,
+            step: PACKET as i128 * ramp.scale(),
+            target,
+            offset: if target >= whole {
+                ENDLESS
+            } else {
+                ramp.instant(target, 0)
+            },
+            gap: 0,
+        }
+    }
+
+    #[inline]
+    fn advance(&mut self, duration: u64) {
+        self.target += self.step;
+        if self.target >= self.whole {
+            self.offset = ENDLESS;
+            return;
+        }
+        // From one packet to the next the gap changes by less than a nanosecond but at the beginning of a ramp from 0.
+        let near = self
+            .ramp
+            .near(self.target, self.offset, self.gap.min(duration - self.offset));
+        let next = near.unwrap_or_else(|| self.ramp.instant(self.target, self.offset));
+        self.gap = next - self.offset;
+        self.offset = next;
+    }
+}
+
 impl Instants {
     pub(super) fn new(schedule: Arc<Inner>) -> Self {
         let mut instants = Self {
@@ -151,16 +195,7 @@ impl Instants {
                 packets,
                 period,
             },
-            Kind::Ramp(ramp) => {
-                let target = ramp.scaled(u128::from(missing));
-                let whole = ramp.at(segment.duration);
-                let offset = if target >= whole {
-                    ENDLESS
-                } else {
-                    ramp.instant(target, 0)
-                };
-                Running::Ramp { ramp, target, offset }
-            }
+            Kind::Ramp(ramp) => Running::Ramp(Climb::new(ramp, missing, segment.duration)),
         };
     }
 
@@ -222,7 +257,7 @@ impl Running {
         match self {
             Running::Even(even) => even.time,
             Running::OnOff { even, gaps, .. } => even.time.saturating_add(*gaps),
-            Running::Ramp { offset, .. } => *offset,
+            Running::Ramp(climb) => climb.offset,
             Running::Burst { begin, even, .. } => begin.saturating_add(even.time),
             Running::Idle { .. } => ENDLESS,
         }
@@ -244,14 +279,7 @@ impl Running {
                     (*end, *gaps) = on_time_of(even.time, *on, *off);
                 }
             }
-            Running::Ramp { ramp, target, offset } => {
-                *target += PACKET as i128 * ramp.scale();
-                *offset = if *target >= ramp.at(duration) {
-                    ENDLESS
-                } else {
-                    ramp.instant(*target, *offset)
-                };
-            }
+            Running::Ramp(climb) => climb.advance(duration),
             Running::Burst {
                 begin,
                 sent,
@@ -287,7 +315,7 @@ impl Running {
                 };
                 (even.work() - kind.work(duration)) as u64
             }
-            Running::Ramp { ramp, target, .. } => ((target - ramp.at(duration)) / ramp.scale()) as u64,
+            Running::Ramp(climb) => ((climb.target - climb.whole) / climb.ramp.scale()) as u64,
         }
     }
 }

@@ -32,6 +32,7 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use dataplane::clock::Nanos;
@@ -59,6 +60,9 @@ struct Inner {
     bursts: u64,
     repeats: bool,
 }
+
+/// The instants of one of several senders.
+pub type Share = std::iter::StepBy<std::iter::Skip<Instants>>;
 
 /// Why a plan has no instants.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -123,6 +127,22 @@ impl Plan {
         }
         Schedule::assemble(segments, self.repeats())
     }
+
+    /// A sentence for the operator if the stated line cannot carry a rate of the plan.
+    #[must_use]
+    pub fn warning(&self, frame: MeanFrame, line: LineRate) -> Option<String> {
+        let loads = self
+            .parts()
+            .iter()
+            .flat_map(Part::rates)
+            .filter_map(|rate| rate.load(frame, Some(line)).ok());
+        let highest = loads.max_by(|a, b| {
+            a.over_line_percent
+                .partial_cmp(&b.over_line_percent)
+                .unwrap_or(Ordering::Equal)
+        });
+        highest.and_then(|load| load.warning())
+    }
 }
 
 impl Schedule {
@@ -174,6 +194,12 @@ impl Schedule {
     #[must_use]
     pub fn instants(&self) -> Instants {
         Instants::new(Arc::clone(&self.inner))
+    }
+
+    /// The instants of one of several senders that take turns: packets `share`, `share + of` and so on, `of` being 1 or
+    /// more. Each walks through all instants, some nanoseconds of work for each.
+    pub fn instants_of(&self, share: usize, of: usize) -> Share {
+        self.instants().skip(share).step_by(of.max(1))
     }
 
     /// When packet `k`, from 0, is due; `None` if the schedule ends before. A search among the parts: for one packet of

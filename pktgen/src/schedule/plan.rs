@@ -155,6 +155,17 @@ impl Part {
         }
     }
 
+    /// The rates that stand in it.
+    pub fn rates(&self) -> impl Iterator<Item = Rate> {
+        let rates = match *self {
+            Part::Constant { rate, .. } | Part::OnOff { rate, .. } => [Some(rate), None],
+            Part::Ramp { from, to, .. } => [from, to],
+            Part::Burst { at, .. } => [at, None],
+            Part::Idle { .. } => [None, None],
+        };
+        rates.into_iter().flatten()
+    }
+
     fn validate(&self) -> Result<(), PlanError> {
         let zero = match *self {
             Part::Burst { packets, every, .. } => packets == 0 || every.0 == 0,
@@ -260,7 +271,12 @@ impl<'a> Reader<'a> {
         let count = self.word("how many packets")?;
         let packets = count.replace('_', "").parse();
         let packets = packets.map_err(|_| self.problem(&format!("\"{count}\" is not a whole number of packets")))?;
-        self.keyword("packets")?;
+        let noun = if packets == 1 { "packet" } else { "packets" };
+        if self.words.as_slice().first().is_none_or(|word| word != noun) {
+            self.keyword("packets")?;
+        } else {
+            self.words.next();
+        }
         let mut at = None;
         if self.words.as_slice().first().is_some_and(|word| word == "at") {
             self.words.next();

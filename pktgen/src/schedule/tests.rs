@@ -94,6 +94,23 @@ fn counts_are_exact() {
 }
 
 #[test]
+fn several_senders_share_the_packets() {
+    let schedule = schedule("ramp 1Mpps..2Mpps 100us; burst 7 packets every 10us for 100us");
+    let mut all: Vec<Nanos> = (0..3).flat_map(|share| schedule.instants_of(share, 3)).collect();
+    all.sort();
+    assert_eq!(all, schedule.instants().collect::<Vec<_>>());
+    assert_eq!(schedule.instants_of(1, 3).next(), schedule.instant(1));
+}
+
+#[test]
+fn a_rate_over_the_line_is_warned_of() {
+    let line: LineRate = "1Gbit/s".parse().unwrap();
+    let warning = |text: &str| text.parse::<Plan>().unwrap().warning(FRAME, line);
+    assert_eq!(warning("ramp 0..100% 1s; idle 1s; burst 64 packets every 1ms"), None);
+    assert!(warning("50% 1s; ramp 10%..150% 1s; 120%").is_some_and(|text| text.contains("150.0 %")));
+}
+
+#[test]
 fn slow_rates_over_short_passes_are_not_walked_through() {
     let schedule = schedule("0.00001pps 1ns; idle 1ns; repeat");
     let two: Vec<u64> = schedule.instants().take(2).map(|i| i.0).collect();
@@ -105,6 +122,20 @@ fn slow_rates_over_short_passes_are_not_walked_through() {
 fn the_iterator_ends_with_the_clock() {
     let all: Vec<Nanos> = schedule("0.000001pps").instants().collect();
     assert_eq!(all.len() as u64, u64::MAX / 1_000_000_000_000_000 + 1);
+}
+
+#[test]
+fn the_iterator_and_the_search_agree() {
+    for text in [
+        "ramp 1Mpps..29Mpps 2ms; ramp 29Mpps..0 2ms; 7Mpps 1ms; repeat",
+        "ramp 0..100Mpps 300us; on 3Mpps 700ns off 1900ns for 1ms; ramp 1kpps..1Mpps 10ms; repeat",
+        "ramp 999999999pps..1pps 50us; burst 5 packets at 2Mpps every 10us for 33us; repeat",
+    ] {
+        let schedule = schedule(text);
+        for (k, at) in schedule.instants().take(60_000).enumerate() {
+            assert_eq!(schedule.instant(k as u64), Some(at), "{text}: packet {k}");
+        }
+    }
 }
 
 /// The number of packets due before `t` by the definition, in rationals: for each part its integral.
@@ -284,6 +315,7 @@ fn plans_round_trip() {
         parse("step 1 Mpps 5 s, 2Mpps for 1.5ms"),
         parse("1Mpps 5000ms; 2Mpps 1500us")
     );
+    assert_eq!(parse("burst 1 packet every 1ms"), parse("burst 1 packets every 1000us"));
     assert_eq!(parse("max").single_rate(), Some(Rate::Max));
     assert_eq!(parse("max"), Plan::constant(Rate::Max));
 }

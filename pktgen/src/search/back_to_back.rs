@@ -15,7 +15,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::session::Session;
-use super::{Control, Device, Ending, ParameterError, Trial, check_load, check_seconds};
+use super::{Control, Device, Ending, INVALID_REPEATS, ParameterError, Trial, check_load, check_seconds};
 
 /// Which bursts to try.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -74,6 +74,8 @@ pub struct BurstResult {
     pub statistics: Option<BurstStatistics>,
     /// Repetitions in which the longest burst tried passed: the device's own limit is not below it.
     pub at_packets_max: usize,
+    /// Repetitions in which a longer burst was not lossy but beyond the generator: neither is it below this.
+    pub at_generator_limit: usize,
     /// Average burst / burst rate.
     pub implied_buffer_s: Option<f64>,
     /// The implied time less what is forwarded while the burst comes in; none without a throughput below the burst rate.
@@ -125,9 +127,10 @@ pub fn search<D: Device>(
 ) -> Result<BurstResult, ParameterError> {
     plan.check()?;
     let mut session = Session::new(device, control);
-    let mut bursts = Vec::new();
-    let ending = run(plan, &mut session, &mut bursts).err().unwrap_or_default();
+    let mut found = Vec::new();
+    let ending = run(plan, &mut session, &mut found).err().unwrap_or_default();
     let (trials, seconds) = session.finish(&ending);
+    let bursts: Vec<u64> = found.iter().map(|longest| longest.packets).collect();
     let statistics = BurstStatistics::of(&bursts);
     let implied_buffer_s = statistics.map(|s| s.average / plan.burst_pps);
     let forwarded = plan
@@ -135,6 +138,7 @@ pub fn search<D: Device>(
         .map(|pps| pps / plan.burst_pps)
         .filter(|&part| part < 1.0);
     Ok(BurstResult {
+        at_generator_limit: found.iter().filter(|longest| longest.by_generator).count(),
         at_packets_max: bursts.iter().filter(|&&burst| burst == plan.packets_max).count(),
         bursts,
         statistics,
@@ -148,51 +152,74 @@ pub fn search<D: Device>(
     })
 }
 
-fn run<D: Device>(plan: &BurstPlan, session: &mut Session<'_, '_, D>, bursts: &mut Vec<u64>) -> Result<(), Ending> {
+/// The longest burst without loss of one repetition, and whether the generator set its end.
+struct Longest {
+    packets: u64,
+    by_generator: bool,
+}
+
+fn run<D: Device>(plan: &BurstPlan, session: &mut Session<'_, '_, D>, found: &mut Vec<Longest>) -> Result<(), Ending> {
     let longest_s = plan.packets_max as f64 / plan.burst_pps;
     for done in 0..plan.repetitions {
         // Halving sends about one longest burst for the first, and one more for all the halves.
         let remaining_s = f64::from(plan.repetitions - done) * longest_s * 2.0;
-        bursts.push(longest_burst(plan, session, remaining_s)?);
+        found.push(longest_burst(plan, session, remaining_s)?);
     }
     Ok(())
 }
 
-/// The longest burst without loss of one repetition; 0 if even the shortest loses.
+/// By halving; 0 packets if even the shortest burst loses.
 fn longest_burst<D: Device>(
     plan: &BurstPlan,
     session: &mut Session<'_, '_, D>,
     remaining_s: f64,
-) -> Result<u64, Ending> {
+) -> Result<Longest, Ending> {
     let (mut passed, mut failed) = (0, plan.packets_max.saturating_add(1));
+    let mut by_generator = false;
     let mut burst = plan.packets_max;
     loop {
-        if passes(plan, session, burst, remaining_s)? {
-            passed = burst;
-        } else {
-            failed = burst;
+        match send(plan, session, burst, remaining_s)? {
+            Burst::Passed => passed = burst,
+            refused => {
+                failed = burst;
+                by_generator = refused == Burst::Unsendable;
+            }
         }
-        if passed == plan.packets_max || failed - passed <= plan.resolution_packets.max(1) {
-            return Ok(passed);
+        if passed == plan.packets_max || failed - passed <= plan.resolution_packets {
+            return Ok(Longest {
+                packets: passed,
+                by_generator,
+            });
         }
         burst = passed + (failed - passed) / 2;
     }
 }
 
-fn passes<D: Device>(
+/// What became of a burst.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Burst {
+    Passed,
+    Lossy,
+    /// The generator lagged each time: says nothing of the device.
+    Unsendable,
+}
+
+fn send<D: Device>(
     plan: &BurstPlan,
     session: &mut Session<'_, '_, D>,
     burst: u64,
     remaining_s: f64,
-) -> Result<bool, Ending> {
+) -> Result<Burst, Ending> {
+    // Up to the next nanosecond: a duration a hair short would be a burst of one packet less.
+    let seconds = (burst as f64 / plan.burst_pps * 1e9).ceil() / 1e9;
     for _ in 0..=plan.verifications {
-        let sent = session.usable_trial(plan.burst_pps, burst as f64 / plan.burst_pps, remaining_s)?;
-        // A burst that the generator cannot send at this rate is none to build a benchmark on.
-        if sent.is_some_and(|measured| measured.lost == 0) {
-            return Ok(true);
+        match session.usable_trial(plan.burst_pps, seconds, remaining_s, INVALID_REPEATS)? {
+            Some(measured) if measured.lost == 0 => return Ok(Burst::Passed),
+            Some(_) => {}
+            None => return Ok(Burst::Unsendable),
         }
     }
-    Ok(false)
+    Ok(Burst::Lossy)
 }
 
 #[cfg(test)]
@@ -276,6 +303,20 @@ mod tests {
             Loss::Always(0.9),
         );
         assert!(lossy.bursts[0] <= 1, "{:?}", lossy.bursts);
+    }
+
+    #[test]
+    fn a_burst_beyond_the_generator_is_no_loss() {
+        let time = Time::default();
+        let mut device = Simulated::new(Loss::Never, 3, &time);
+        device.generator_pps = 1e6;
+        let plan = BurstPlan {
+            repetitions: 2,
+            ..plan()
+        };
+        let (result, _) = controlled(&time, None, |control| search(&plan, &mut device, control));
+        let result = result.expect("the plan is good");
+        assert_eq!((result.at_generator_limit, result.at_packets_max), (2, 0));
     }
 
     #[test]

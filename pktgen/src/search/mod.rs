@@ -21,7 +21,8 @@
 //! Load is packets per second of the whole traffic mix. A trial is one sending at one load for one duration, then the
 //! wait for stragglers, then reading the counters. A trial in which the generator lagged is invalid: it is kept in the
 //! list, never counted as loss of the device, and repeated up to [`INVALID_REPEATS`] times; a load at which that does
-//! not help is beyond the generator and bounds the search from above.
+//! not help, and larger than all that were sent, is beyond the generator and bounds the search from above. A device that
+//! needs warming up is to be warmed up before the search: first trials that lose unjustly stay.
 //!
 //! Every search returns what it has found so far when the stop flag is raised, the time budget is used up or the device
 //! fails; [`Ending`] says which. Only parameters that cannot be searched with are errors.
@@ -40,6 +41,7 @@ pub mod sweep;
 
 use std::fmt;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use dataplane::clock::Clock;
@@ -48,6 +50,10 @@ use serde::{Deserialize, Serialize};
 /// How often an invalid trial is repeated before its load counts as beyond the generator. A hiccup of a virtual machine
 /// rarely spoils three trials in a row; more repeats make finding the generator's limit slow.
 pub const INVALID_REPEATS: u32 = 2;
+
+/// How often a trial at a load that the generator has sent before is repeated while it lags. On a busy virtual machine
+/// every third trial may; eleven in a row are no accident.
+pub const LAG_REPEATS: u32 = 10;
 
 /// No search needs more trials than this; a device that answers at random could otherwise keep one going for days.
 pub const TRIALS_MAX: usize = 20_000;
@@ -65,7 +71,8 @@ pub trait Device {
     fn trial(&mut self, load_pps: f64, duration: Duration) -> Result<Measurement, Self::Error>;
 
     /// A trial with `action` done once, `after` from its start. As provided, `action` runs in a thread of its own that
-    /// counts from the call; a device whose trials need time to begin does better by starting it itself.
+    /// counts from the call, and is left out if the trial ends before; a device whose trials need time to begin does
+    /// better by starting it itself.
     ///
     /// # Errors
     /// As for [`trial`](Self::trial).
@@ -77,11 +84,15 @@ pub trait Device {
         action: &mut (dyn FnMut() + Send),
     ) -> Result<Measurement, Self::Error> {
         std::thread::scope(|scope| {
+            let (over, is_over) = mpsc::channel::<()>();
             scope.spawn(move || {
-                std::thread::sleep(after);
-                action();
+                if is_over.recv_timeout(after) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    action();
+                }
             });
-            self.trial(load_pps, duration)
+            let measured = self.trial(load_pps, duration);
+            drop(over);
+            measured
         })
     }
 }
@@ -195,7 +206,8 @@ pub struct Control<'c> {
     pub stop: &'c AtomicBool,
     /// Measures the search itself: progress and the time budget.
     pub clock: &'c dyn Clock,
-    /// No trial is begun that would end later than this after the beginning of the search.
+    /// No trial is begun that would end later than this after the beginning of the search, its waits included as far
+    /// as they are known from the trials before.
     pub budget: Option<Duration>,
     /// Told how far the search is.
     pub progress: &'c mut dyn FnMut(&Progress),

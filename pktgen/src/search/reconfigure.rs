@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use dataplane::clock::{Clock, MonotonicClock};
 use serde::{Deserialize, Serialize};
 
 use super::session::Session;
@@ -45,9 +46,11 @@ pub struct Change {
     pub quiet: Measurement,
     /// The trial with the change.
     pub trial: Measurement,
+    /// How long the change itself took, in seconds.
+    pub change_s: f64,
     /// Lost / load in seconds; none if the generator lagged, or the change failed.
     pub blocked_s: Option<f64>,
-    /// Why the change itself failed, if it did.
+    /// Why the change itself failed, or why its loss was not all seen.
     pub failure: Option<String>,
 }
 
@@ -113,20 +116,31 @@ fn run<D: Device, E: std::fmt::Display>(
     for number in 0..plan.repetitions {
         let remaining_s = f64::from(plan.repetitions - number) * 2.0 * plan.trial_s;
         let quiet = session.trial(plan.load_pps, plan.trial_s, remaining_s)?;
-        let mut failure = None;
-        let mut action = || failure = change(number).err().map(|error| error.to_string());
+        let mut failure = Some("the trial ended before the change was begun".to_string());
+        let mut change_s = 0.0;
+        let mut action = || {
+            let begun = MonotonicClock.now();
+            failure = change(number).err().map(|error| error.to_string());
+            change_s = MonotonicClock.now().since(begun).0 as f64 / 1e9;
+        };
         let trial = session.trial_by(
             plan.load_pps,
             plan.trial_s,
             remaining_s - plan.trial_s,
             |device, duration| device.trial_with(plan.load_pps, duration, after, &mut action),
         )?;
+        if failure.is_none() && change_s > plan.trial_s / 2.0 {
+            failure = Some(format!(
+                "the change took {change_s:.1} s and outlasted the traffic: make the trials longer than {:.0} s",
+                change_s * 2.0
+            ));
+        }
         let counts = trial.usable() && failure.is_none();
-        let blocked_s = counts.then(|| trial.lost as f64 / plan.load_pps);
         changes.push(Change {
             quiet,
             trial,
-            blocked_s,
+            change_s,
+            blocked_s: counts.then(|| trial.lost as f64 / plan.load_pps),
             failure,
         });
     }
@@ -225,6 +239,34 @@ mod tests {
         let mut action = || acted.store(true, Ordering::Release);
         let measured = Plain(&acted).trial_with(10.0, Duration::from_millis(2), Duration::from_millis(1), &mut action);
         assert_eq!(measured.expect("measured").lost, 1);
+    }
+
+    #[test]
+    fn a_trial_that_ends_before_the_change_leaves_it_out() {
+        let ended = AtomicBool::new(true);
+        let mut changes = 0;
+        let mut action = || changes += 1;
+        let hour = Duration::from_secs(3600);
+        Plain(&ended)
+            .trial_with(10.0, hour, hour, &mut action)
+            .expect("measured");
+        assert_eq!(changes, 0);
+        let time = Time::default();
+        let plan = ReconfigurePlan {
+            trial_s: 7200.0,
+            repetitions: 1,
+            ..plan()
+        };
+        let change = |_| Ok::<(), String>(());
+        let (result, _) = controlled(&time, None, |control| {
+            measure(&plan, &mut Plain(&ended), control, change)
+        });
+        let result = result.expect("the plan is good");
+        assert_eq!(
+            result.changes[0].failure.as_deref(),
+            Some("the trial ended before the change was begun")
+        );
+        assert_eq!(result.blocked_mean_s, None);
     }
 
     #[test]

@@ -136,7 +136,7 @@ impl<D: Device> Search<'_, '_, '_, D> {
 
     fn try_load(&mut self, load_pps: f64, remaining_s: f64) -> Result<(), Ending> {
         for _ in 0..=self.plan.verifications {
-            let Some(measured) = self.session.usable_trial(load_pps, self.plan.trial_s, remaining_s)? else {
+            let Some(measured) = self.session.load_trial(load_pps, self.plan.trial_s, remaining_s)? else {
                 self.unsendable = Some(load_pps);
                 return Ok(());
             };

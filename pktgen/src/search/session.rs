@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dataplane::clock::Nanos;
 
-use super::{Control, Device, Ending, INVALID_REPEATS, Measurement, Progress, TRIALS_MAX, Trial};
+use super::{Control, Device, Ending, INVALID_REPEATS, LAG_REPEATS, Measurement, Progress, TRIALS_MAX, Trial};
 
 /// The device and the surroundings of a search, and the trials so far.
 pub(super) struct Session<'s, 'c, D> {
@@ -16,6 +16,8 @@ pub(super) struct Session<'s, 'c, D> {
     trials: Vec<Trial>,
     /// Sum of the intended durations, in seconds: what the time spent is compared with to learn a trial's overhead.
     traffic_s: f64,
+    /// The largest load of which a trial was usable.
+    sent_pps_max: f64,
 }
 
 impl<'s, 'c, D: Device> Session<'s, 'c, D> {
@@ -27,6 +29,7 @@ impl<'s, 'c, D: Device> Session<'s, 'c, D> {
             start,
             trials: Vec::new(),
             traffic_s: 0.0,
+            sent_pps_max: 0.0,
         }
     }
 
@@ -75,20 +78,49 @@ impl<'s, 'c, D: Device> Session<'s, 'c, D> {
         Ok(measurement)
     }
 
-    /// One trial, repeated while it is not usable; `None` when no repeat was: the load is beyond the generator.
+    /// One trial, repeated up to `repeats` times while it is not usable; `None` when no repeat was.
     pub(super) fn usable_trial(
         &mut self,
         load_pps: f64,
         seconds: f64,
         remaining_s: f64,
+        repeats: u32,
     ) -> Result<Option<Measurement>, Ending> {
-        for _ in 0..=INVALID_REPEATS {
+        for _ in 0..=repeats {
             let measurement = self.trial(load_pps, seconds, remaining_s)?;
             if measurement.usable() {
                 return Ok(Some(measurement));
             }
         }
         Ok(None)
+    }
+
+    /// One trial of a search over loads, repeated while it is not usable. `None` says that this load, larger than all
+    /// sent so far, is beyond the generator; at a load that it has shown to send, lagging again and again ends the
+    /// search, for then nothing it says is to be trusted.
+    pub(super) fn load_trial(
+        &mut self,
+        load_pps: f64,
+        seconds: f64,
+        remaining_s: f64,
+    ) -> Result<Option<Measurement>, Ending> {
+        let was_sent = load_pps <= self.sent_pps_max;
+        let repeats = if was_sent { LAG_REPEATS } else { INVALID_REPEATS };
+        match self.usable_trial(load_pps, seconds, remaining_s, repeats)? {
+            Some(measurement) => {
+                self.sent_pps_max = self.sent_pps_max.max(load_pps);
+                Ok(Some(measurement))
+            }
+            None if was_sent => Err(Ending::DeviceFailed {
+                message: format!(
+                    "the generator lagged {} times in a row at {load_pps:.0} packets/s, though it has sent {:.0}: is \
+                     the machine busy with something else?",
+                    repeats + 1,
+                    self.sent_pps_max
+                ),
+            }),
+            None => Ok(None),
+        }
     }
 
     /// Time since the search began.
@@ -103,6 +135,12 @@ impl<'s, 'c, D: Device> Session<'s, 'c, D> {
         (self.trials, seconds)
     }
 
+    /// What a trial takes beside its sending, on average so far.
+    fn overhead(&self) -> Duration {
+        let waited_s = (self.elapsed().as_secs_f64() - self.traffic_s).max(0.0);
+        Duration::try_from_secs_f64(waited_s / self.trials.len() as f64).unwrap_or_default()
+    }
+
     fn is_stopped(&self) -> bool {
         self.control.stop.load(Ordering::Relaxed)
     }
@@ -114,7 +152,7 @@ impl<'s, 'c, D: Device> Session<'s, 'c, D> {
         if self
             .control
             .budget
-            .is_some_and(|budget| self.elapsed() + duration > budget)
+            .is_some_and(|budget| self.elapsed() + duration + self.overhead() > budget)
         {
             return Err(Ending::OutOfTime);
         }

@@ -57,6 +57,8 @@ pub(super) struct Simulated<'t> {
     pub(super) generator_pps: f64,
     /// The chance of a trial to be invalid for no reason of its own.
     pub(super) hiccups: f64,
+    /// Trials from this number on are invalid.
+    pub(super) busy_from: usize,
     /// The trial of this number, from 0, fails.
     pub(super) fails_at: Option<usize>,
     /// Each trial takes this much longer than it sends.
@@ -78,6 +80,7 @@ impl<'t> Simulated<'t> {
             loss,
             generator_pps: f64::INFINITY,
             hiccups: 0.0,
+            busy_from: usize::MAX,
             fails_at: None,
             overhead: Duration::from_millis(200),
             blocked_s: 0.0,
@@ -134,7 +137,8 @@ impl Device for Simulated<'_> {
         self.time.pass(duration + self.overhead);
         let sent = (load_pps * duration.as_secs_f64()).round();
         let lost = (self.loss_ratio(load_pps, sent) * sent).round();
-        let valid = load_pps <= self.generator_pps && !self.random.random_bool(self.hiccups);
+        let valid =
+            load_pps <= self.generator_pps && self.trials <= self.busy_from && !self.random.random_bool(self.hiccups);
         Ok(Measurement {
             load_pps,
             sent: sent as u64,

@@ -50,8 +50,15 @@ impl MlrPlan {
                 "a search needs at least one goal",
             ));
         }
-        for goal in &self.goals {
+        for (index, goal) in self.goals.iter().enumerate() {
             goal.check()?;
+            if self.goals[..index].iter().any(|other| other.name == goal.name) {
+                return Err(ParameterError::new(
+                    "the name of a goal",
+                    &goal.name,
+                    "another goal has it: rename one",
+                ));
+            }
         }
         let shortest_s = self
             .goals
@@ -231,7 +238,10 @@ impl<D: Device> Search<'_, '_, D> {
         };
         let seconds = target.criteria.full_length_s;
         let guess_s: f64 = goals.iter().map(|g| g.duration_sum_s * 1.5).sum();
-        let forwarded = |m: &Measurement| m.forwarding_rate_pps() / (1.0 - goal.loss_ratio);
+        // Half a width below what was forwarded, so that the final bounds, whole widths apart, fall on either side of
+        // where votes would be evenly split and long.
+        let half_a_width = (1.0 - goal.width).sqrt();
+        let forwarded = |m: &Measurement| m.forwarding_rate_pps() / (1.0 - goal.loss_ratio) * half_a_width;
         let below = |load: f64, rate: f64| rate.min(load * (-target.log_width).exp()).max(min_pps);
 
         let Some(first) = self.measure(
@@ -267,7 +277,7 @@ impl<D: Device> Search<'_, '_, D> {
     }
 
     fn measure(&mut self, trial: Nomination, remaining_s: f64) -> Result<Option<Measurement>, Ending> {
-        let measured = self.session.usable_trial(trial.load_pps, trial.seconds, remaining_s)?;
+        let measured = self.session.load_trial(trial.load_pps, trial.seconds, remaining_s)?;
         match &measured {
             Some(m) => {
                 self.database.add(
@@ -286,7 +296,7 @@ impl<D: Device> Search<'_, '_, D> {
 
 fn goal_result(goal: &Goal, selector: Option<&Selector>, database: &Database, limits: &Limits) -> GoalResult {
     let criteria = goal.criteria();
-    let (lower, upper) = database.bounds(&criteria, None);
+    let (lower, upper) = database.bounds(&criteria);
     let narrow = |lower: f64, upper: f64| (upper / lower).ln() <= -(1.0 - goal.width).ln() * NARROW;
     let outcome = match (lower, upper, limits.unsendable_pps) {
         (Some(lower), Some(upper), _) if narrow(lower, upper) => Outcome::Regular,

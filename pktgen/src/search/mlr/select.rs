@@ -9,7 +9,7 @@ use super::goal::{Goal, Target};
 pub(super) struct Limits {
     pub(super) min_pps: f64,
     pub(super) max_pps: f64,
-    /// The smallest load known to be beyond the generator.
+    /// The smallest load known to be beyond the generator; larger than any load that was measured.
     pub(super) unsendable_pps: Option<f64>,
 }
 
@@ -53,7 +53,7 @@ impl Selector {
     pub(super) fn nominate(&mut self, database: &Database, limits: &Limits) -> Option<Nomination> {
         loop {
             let target = self.targets[self.at];
-            let (lower, upper) = database.bounds(&target.criteria, limits.unsendable_pps);
+            let (lower, upper) = database.bounds(&target.criteria);
             let interval = Interval {
                 lower,
                 upper: upper.or(limits.unsendable_pps),
@@ -83,7 +83,7 @@ impl Selector {
     /// A rough estimate of the traffic this goal still needs, in seconds.
     pub(super) fn remaining_s(&self, database: &Database, limits: &Limits) -> f64 {
         let target = self.targets[self.at];
-        let (lower, upper) = database.bounds(&target.criteria, limits.unsendable_pps);
+        let (lower, upper) = database.bounds(&target.criteria);
         let loads = match (lower, upper.or(limits.unsendable_pps)) {
             (Some(lower), Some(upper)) => ((upper / lower).ln() / target.log_width / NARROW)
                 .log2()
@@ -105,7 +105,7 @@ impl Selector {
     /// Bounds of the finest target so far that has any, with that target's duration sum in seconds.
     pub(super) fn provisional(&self, database: &Database) -> Option<(f64, Option<f64>, Option<f64>)> {
         self.targets[..=self.at].iter().rev().find_map(|target| {
-            let (lower, upper) = database.bounds(&target.criteria, None);
+            let (lower, upper) = database.bounds(&target.criteria);
             (lower.is_some() || upper.is_some()).then_some((target.criteria.duration_sum_s, lower, upper))
         })
     }

@@ -53,9 +53,10 @@ fn a_noisy_knee_is_found_within_half_a_percent() {
         trials.push(result.trials.len());
     }
     trials.sort_unstable();
-    // Two bounds of two goals, eleven to twenty-one trials each, and the way there.
+    // Eleven trials settle each of three loads, for the upper bound of the NDR is the lower one of the PDR, and two lead
+    // there; the reference implementation (MLRsearch 1.2.1 of FD.io CSIT) takes 38 in the median on such devices.
     assert!(
-        trials[199] < 200 && trials[100] < 110,
+        trials[100] <= 40 && trials[199] < 100,
         "median {}, most {}",
         trials[100],
         trials[199]
@@ -260,7 +261,7 @@ fn a_load_beyond_the_generator_bounds_the_search() {
 #[test]
 fn a_lagging_generator_is_not_counted_as_loss() {
     let mut lagged = 0;
-    for seed in 0..30 {
+    for seed in 0..60 {
         let time = Time::default();
         let mut device = Simulated::new(
             Loss::Knee {
@@ -270,30 +271,169 @@ fn a_lagging_generator_is_not_counted_as_loss() {
             seed,
             &time,
         );
-        device.hiccups = 0.05;
+        device.hiccups = if seed % 2 == 0 { 0.05 } else { 0.3 };
         let (result, _) = controlled(&time, None, |control| search(&csit(), &mut device, control));
         let result = result.expect("the plan is good");
         lagged += result.trials.iter().filter(|trial| !trial.measurement.valid).count();
+        assert_eq!(result.ending, Ending::Complete, "seed {seed}");
         assert!(
             off_by(result.goals[0].relevant_lower_bound_pps, 3e6) < 0.006,
             "seed {seed}: {:?}",
             result.goals
         );
     }
-    assert!(lagged > 30, "{lagged}");
+    assert!(lagged > 300, "{lagged}");
+}
+
+#[test]
+fn a_generator_that_stops_keeping_up_ends_the_search() {
+    let time = Time::default();
+    let mut device = Simulated::new(
+        Loss::Knee {
+            pps: 3e6,
+            noise: 0.0005,
+        },
+        1,
+        &time,
+    );
+    device.busy_from = 20;
+    let (result, _) = controlled(&time, None, |control| search(&csit(), &mut device, control));
+    let result = result.expect("the plan is good");
+    let Ending::DeviceFailed { message } = &result.ending else {
+        panic!("{:?}", result.ending)
+    };
+    assert!(
+        message.starts_with("the generator lagged 11 times in a row at "),
+        "{message}"
+    );
+    assert_eq!((result.trials.len(), result.unsendable_load_pps), (31, None));
+}
+
+/// Any plan on any device: the search ends, keeps to its limits and says of each goal what its own trials say.
+#[test]
+fn whatever_the_plan_and_the_device_the_result_agrees_with_its_trials() {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+    for seed in 0..400 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let goals = (0..random.random_range(1..4))
+            .map(|number| {
+                let initial_trial_s = [0.1, 0.5, 1.0][random.random_range(0..3)];
+                Goal {
+                    name: format!("goal {number}"),
+                    loss_ratio: [0.0, 0.0001, 0.005, 0.1][random.random_range(0..4)],
+                    exceed_ratio: [0.0, 0.25, 0.5, 0.9][random.random_range(0..4)],
+                    width: [0.0005, 0.005, 0.05, 0.5][random.random_range(0..4)],
+                    initial_trial_s,
+                    final_trial_s: initial_trial_s * [1.0, 2.0, 10.0][random.random_range(0..3)],
+                    duration_sum_s: [0.5, 1.0, 5.0, 21.0][random.random_range(0..4)],
+                    preceding_targets: random.random_range(0..5),
+                    expansion: [1.1, 2.0, 10.0][random.random_range(0..3)],
+                }
+            })
+            .collect();
+        let pps = knee_of(seed);
+        let loss = match random.random_range(0..6) {
+            0 => Loss::Knee { pps, noise: 0.01 },
+            1 => Loss::Sporadic {
+                pps,
+                noise: 0.001,
+                chance: 0.3,
+                part: 0.05,
+            },
+            2 => Loss::Collapsing { pps },
+            3 => Loss::Always([0.00005, 0.004, 0.5, 1.0][random.random_range(0..4)]),
+            4 => Loss::Never,
+            _ => Loss::Flapping,
+        };
+        let min_load_pps = if seed % 5 == 0 { MAX_PPS * 0.97 } else { MIN_PPS };
+        let plan = MlrPlan {
+            goals,
+            min_load_pps,
+            max_load_pps: MAX_PPS,
+        };
+        let time = Time::default();
+        let mut device = Simulated::new(loss, seed, &time);
+        if seed % 3 == 0 {
+            device.generator_pps = knee_of(seed + 7);
+            device.hiccups = 0.05;
+        }
+        let (result, _) = controlled(&time, None, |control| search(&plan, &mut device, control));
+        let result = result.expect("the plan is good");
+        let what = format!("seed {seed}: {loss:?}, {plan:?}");
+        assert_eq!(result.ending, Ending::Complete, "{what}");
+        assert!(result.trials.len() < 5000, "{what}: {} trials", result.trials.len());
+        assert!(
+            result
+                .trials
+                .iter()
+                .all(|t| (min_load_pps..=MAX_PPS).contains(&t.measurement.load_pps)),
+            "{what}"
+        );
+        result
+            .goals
+            .iter()
+            .for_each(|goal| agrees_with_trials(goal, &result, &what));
+    }
+}
+
+fn agrees_with_trials(found: &GoalResult, result: &MlrResult, what: &str) {
+    use super::classify::{Bound, classify};
+    let goal = &found.goal;
+    let bound_of = |load_pps: f64| {
+        let at = |t: &&Trial| t.measurement.load_pps == load_pps && t.measurement.usable();
+        let sample = |t: &Trial| Sample {
+            seconds: t.duration_s,
+            loss_ratio: t.measurement.loss_ratio(),
+        };
+        classify(
+            &result.trials.iter().filter(at).map(sample).collect::<Vec<_>>(),
+            &goal.criteria(),
+        )
+    };
+    let (lower, upper) = (found.relevant_lower_bound_pps, found.relevant_upper_bound_pps);
+    assert!(
+        lower.is_none_or(|load| bound_of(load) == Bound::Lower),
+        "{what}: {found:?}"
+    );
+    assert!(
+        upper.is_none_or(|load| bound_of(load) == Bound::Upper),
+        "{what}: {found:?}"
+    );
+    let any_upper_below = |t: &Trial| {
+        upper.is_none_or(|upper| t.measurement.load_pps < upper) && bound_of(t.measurement.load_pps) == Bound::Upper
+    };
+    assert!(!result.trials.iter().any(any_upper_below), "{what}: {found:?}");
+    match (found.outcome, lower, upper) {
+        (Outcome::Regular, Some(lower), Some(upper)) => {
+            assert!(
+                lower < upper && (upper - lower) / upper <= goal.width * 1.00001,
+                "{what}: {found:?}"
+            );
+            let forwarded = found.conditional_throughput_pps.expect("a lower bound");
+            assert!(
+                forwarded <= lower && forwarded >= lower * (1.0 - goal.loss_ratio) * 0.999_999,
+                "{what}: {found:?}"
+            );
+        }
+        (Outcome::MaxLoadPassed, Some(lower), None) => assert_eq!(lower, result.max_load_pps, "{what}"),
+        (Outcome::MinLoadFailed, None, Some(upper)) => assert_eq!(upper, result.min_load_pps, "{what}"),
+        (Outcome::GeneratorLimit, _, None) => assert!(result.unsendable_load_pps.is_some(), "{what}"),
+        other => panic!("{what}: {other:?}"),
+    }
 }
 
 #[test]
 fn the_time_budget_is_kept_and_what_was_found_is_given() {
     let whole = find(&csit(), Loss::Knee { pps: 3e6, noise: 0.001 }, 5);
-    for seconds in [0, 1, 5, 15, 30, 45] {
+    for seconds in [0, 1, 5, 15, 25, 35] {
         let time = Time::default();
         let mut device = Simulated::new(Loss::Knee { pps: 3e6, noise: 0.001 }, 5, &time);
         let budget = Duration::from_secs(seconds);
         let (result, told) = controlled(&time, Some(budget), |control| search(&csit(), &mut device, control));
         let result = result.expect("the plan is good");
         assert!(
-            whole.seconds > 50.0 && result.ending == Ending::OutOfTime,
+            whole.seconds > 40.0 && result.ending == Ending::OutOfTime,
             "{seconds} s: {:?}",
             result.ending
         );
@@ -344,7 +484,7 @@ fn the_stop_flag_gives_the_partial_result() {
 fn a_failing_device_keeps_what_was_found() {
     let time = Time::default();
     let mut device = Simulated::new(Loss::Knee { pps: 3e6, noise: 0.001 }, 5, &time);
-    device.fails_at = Some(40);
+    device.fails_at = Some(25);
     let (result, _) = controlled(&time, None, |control| search(&csit(), &mut device, control));
     let result = result.expect("the plan is good");
     assert_eq!(
@@ -353,7 +493,7 @@ fn a_failing_device_keeps_what_was_found() {
             message: "port b went away: ENODEV".into()
         }
     );
-    assert_eq!(result.trials.len(), 40);
+    assert_eq!(result.trials.len(), 25);
     assert!(result.goals[0].provisional.is_some() || result.goals[0].relevant_upper_bound_pps.is_some());
 }
 
@@ -378,6 +518,13 @@ fn progress_is_told_before_each_trial_and_comes_to_its_end() {
 
 #[test]
 fn plans_that_cannot_be_searched_with_are_refused() {
+    let two_of_a_name = (
+        MlrPlan {
+            goals: vec![Goal::ndr(), Goal::ndr()],
+            ..csit()
+        },
+        "another goal has it",
+    );
     let cases = [
         (
             MlrPlan {
@@ -435,7 +582,7 @@ fn plans_that_cannot_be_searched_with_are_refused() {
             "the width of goal PDR is 0",
         ),
     ];
-    for (plan, expected) in cases {
+    for (plan, expected) in cases.into_iter().chain([two_of_a_name]) {
         let time = Time::default();
         let mut device = Simulated::new(Loss::Never, 1, &time);
         let (result, _) = controlled(&time, None, |control| search(&plan, &mut device, control));
