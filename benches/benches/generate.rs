@@ -1,10 +1,11 @@
-//! What the generator costs: making frames in memory, and sending them beside a bare transmitter of one constant frame.
+//! What the generator costs: making frames in memory, sending them beside a bare transmitter of one constant frame, and
+//! the engine `live` beside a flood that does less.
 //!
 //!     cargo bench -p weir-benches --bench generate [-- --quick] [--json]
 //!
 //! ```text
 //!   namespace                    namespace
-//!   sender ── core 1 ── veth ── sink: counts in the generic XDP path, drops
+//!   sender ── core 1 ── veth ── sink: counts and drops, in the generic XDP path; scoring receiver
 //! ```
 //!
 //! Sending needs root and two cores; without root that part says so and is left out.
@@ -15,26 +16,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use af_xdp::{Frame, Kick, Socket, SocketConfig, Umem, UmemConfig, device};
+use af_xdp::device;
+use aya::programs::xdp::XdpMode;
 use dataplane::clock::{Clock, MonotonicClock, Nanos};
 use pktgen::frame_builder::FrameBuilder;
 use pktgen::lab::{self, Namespace, VethEnd, links};
-use pktgen::stream::{FlowOrder, Protocol, Stream};
+use pktgen::live::{self, Portion, Receiver, ReceiverConfig, Sender, SenderConfig};
+use pktgen::stream::{FlowOrder, Stream};
 use pktgen::transmit::{Load, Transmitter};
+use weir_benches::live::{Flood, FloodConfig};
+use weir_benches::sender::{Bare, stream};
 use weir_benches::sink::Sink;
 use weir_benches::summary::Summary;
+use weir_benches::workload::{self, Random, SHORT};
 use weir_benches::{Error, allocation, machine};
 
 #[global_allocator]
 static ALLOCATOR: allocation::Counting = allocation::Counting;
 
 const SEED: u64 = 20_261_121;
+const OUR_CPU: usize = 0;
 const SENDER_CPU: usize = 1;
 /// From the start of a sender to the start of measuring.
 const WARM_UP: Duration = Duration::from_millis(200);
-/// As the generator has them.
-const RING: u32 = 2048;
-const BATCH: u32 = 64;
+/// From the last packet made to the last one scored.
+const DRAIN: Duration = Duration::from_millis(50);
 
 /// A line of the table of frames in memory.
 struct Built {
@@ -61,39 +67,23 @@ fn main() -> Result<(), Error> {
     if let Some(row) = built.iter().find(|row| row.allocations > 0) {
         return Err(format!("{}: {} allocations while making frames", row.name, row.allocations).into());
     }
-    let sent = match lab::privileged() {
-        Ok(()) => send(rounds, window)?,
+    // Out of the senders' way.
+    machine::pin(OUR_CPU)?;
+    let (sent, flooded) = match lab::privileged() {
+        Ok(()) => (send(rounds, window)?, flood(rounds, window)?),
         Err(error) => {
             eprintln!("SKIPPED (needs root): sending: {error}");
-            Vec::new()
+            (Vec::new(), Vec::new())
         }
     };
     if has("--json") {
-        print_json(&machine, &built, &sent);
+        print_json(&machine, &built, &[&sent, &flooded]);
     } else {
-        print_table(&machine, &built, &sent, window);
+        print_built(&machine, &built);
+        print_sent("sender, core 1; sink: generic XDP", &sent, window);
+        print_sent("engine live, core 1; sink and receiver: native XDP", &flooded, window);
     }
     Ok(())
-}
-
-/// 4,096 flows of UDP over IPv4, as most tests of forwarders have them.
-fn stream() -> Result<Stream, Error> {
-    Ok(Stream {
-        id: 0,
-        protocol: Protocol::Udp,
-        source: "198.18.0.0/16".parse()?,
-        destination: "198.19.0.0/16".parse()?,
-        source_ports: 1024..=65535,
-        destination_ports: 9..=9,
-        dscp: 10,
-        frame_bytes: vec![60],
-        flows: 4096,
-        flow_order: FlowOrder::Step,
-        vlans: Vec::new(),
-        source_mac: [2, 0, 0, 0, 0, 1],
-        destination_mac: [2, 0, 0, 0, 0, 2],
-        rate_bps: 0,
-    })
 }
 
 fn build(rounds: usize) -> Result<Vec<Built>, Error> {
@@ -143,11 +133,8 @@ fn build(rounds: usize) -> Result<Vec<Built>, Error> {
 }
 
 fn send(rounds: usize, window: Duration) -> Result<Vec<SentBy>, Error> {
-    let [near, far] = [Namespace::new()?, Namespace::new()?];
-    links::create_veth(&VethEnd::new(&near, "sender"), &VethEnd::new(&far, "sink"))?;
-    near.try_run(|| links::set_up("sender"))?;
-    far.try_run(|| links::set_up("sink"))?;
-    let sink = far.run(|| Sink::attach(device::index("sink")?))??;
+    let [near, far] = link()?;
+    let sink = far.run(|| Sink::attach(device::index("sink")?, XdpMode::Skb))??;
     let mut rows = [
         ("bare, one constant frame", Vec::new()),
         ("pktgen, 4,096 flows", Vec::new()),
@@ -165,6 +152,15 @@ fn send(rounds: usize, window: Duration) -> Result<Vec<SentBy>, Error> {
     Ok(rows.into_iter().map(|(name, mpps)| SentBy { name, mpps }).collect())
 }
 
+/// The interfaces `sender` and `sink`, each in a namespace of its own.
+fn link() -> Result<[Namespace; 2], Error> {
+    let [near, far] = [Namespace::new()?, Namespace::new()?];
+    links::create_veth(&VethEnd::new(&near, "sender"), &VethEnd::new(&far, "sink"))?;
+    near.try_run(|| links::set_up("sender"))?;
+    far.try_run(|| links::set_up("sink"))?;
+    Ok([near, far])
+}
+
 /// The rate at the sink while `run` sends on a thread of its own.
 fn rate(
     sink: &Sink,
@@ -178,13 +174,19 @@ fn rate(
             .and_then(|()| run(&told))
             .map_err(|error| error.to_string())
     });
-    std::thread::sleep(WARM_UP);
-    let (start, before) = (Instant::now(), sink.arrived()?);
-    std::thread::sleep(window);
-    let (took, after) = (start.elapsed(), sink.arrived()?);
+    let mpps = watch(window, || Ok(sink.arrived()?[0]));
     stop.store(true, Ordering::Release);
     thread.join().map_err(|_| "the sender has panicked")??;
-    Ok((after[0] - before[0]) as f64 / took.as_secs_f64() / 1e6)
+    mpps
+}
+
+/// Millions a second, by a counter that is read twice.
+fn watch(window: Duration, count: impl Fn() -> Result<u64, Error>) -> Result<f64, Error> {
+    std::thread::sleep(WARM_UP);
+    let (start, before) = (Instant::now(), count()?);
+    std::thread::sleep(window);
+    let (took, after) = (start.elapsed(), count()?);
+    Ok((after - before) as f64 / took.as_secs_f64() / 1e6)
 }
 
 fn generator(sink: &Sink, window: Duration) -> Result<f64, Error> {
@@ -197,51 +199,99 @@ fn generator(sink: &Sink, window: Duration) -> Result<f64, Error> {
     })
 }
 
-/// The same socket and batch, and a frame that is written once.
 fn bare(sink: &Sink, window: Duration) -> Result<f64, Error> {
-    let (umem, mut pool) = Umem::new(&UmemConfig {
-        frame_count: 2 * RING,
-        ..UmemConfig::default()
-    })?;
-    let config = SocketConfig {
-        rx_size: 64,
-        fill_size: 64,
-        tx_size: RING,
-        tx_budget: Some(RING),
-        ..SocketConfig::default()
-    };
-    let mut socket = Socket::bind(&umem, device::index("sender")?, 0, &config, &mut Vec::new())?;
-    let builder = FrameBuilder::new(&stream()?, SEED)?;
-    for frame in &mut pool {
-        let fits = umem.set_len(frame, 60);
-        debug_assert!(fits);
-        builder.write(umem.bytes_mut(frame), 0, 0, Nanos(0));
-    }
+    let mut bare = Bare::bind("sender")?;
     rate(sink, window, move |stop| {
-        while !stop.load(Ordering::Acquire) {
-            turn(&mut socket, &umem, &mut pool);
-        }
+        bare.run(stop);
         Ok(())
     })
 }
 
-fn turn(socket: &mut Socket, umem: &Umem, pool: &mut Vec<Frame>) {
-    socket.complete(pool);
-    for _ in 0..socket.tx_room().min(BATCH as usize) {
-        let Some(mut frame) = pool.pop() else { break };
-        // A frame comes back empty: only its length is set, its bytes are as they were.
-        let fits = umem.set_len(&mut frame, 60);
-        debug_assert!(fits);
-        if let Err(frame) = socket.push_tx(frame) {
-            pool.push(frame);
-            break;
+/// What the engine `live` makes and scores, beside the flood of the veth bench.
+fn flood(rounds: usize, window: Duration) -> Result<Vec<SentBy>, Error> {
+    let [near, far] = link()?;
+    let flows = workload::flows(&mut Random::new(SEED));
+    let mut rows = [
+        ("flood of the veth bench, counted", Vec::new()),
+        ("live, counted", Vec::new()),
+        ("live, scored, latency of every 16th", Vec::new()),
+        ("live, scored, latency of all", Vec::new()),
+    ];
+    for round in 0..rounds {
+        for at in 0..rows.len() {
+            let which = (round + at) % rows.len();
+            let mpps = match which {
+                0 => {
+                    let flood = Flood::start(&FloodConfig {
+                        namespace: &near,
+                        interface_index: near.run(|| device::index("sender"))??,
+                        cpu: SENDER_CPU,
+                        flows: &flows,
+                        frame_len: SHORT,
+                        seed: SEED as u32,
+                    });
+                    counted(&far, window, flood?, |flood| flood.stop().map(drop))?
+                }
+                1 => counted(&far, window, live(&near)?, |sender| Ok(sender.stop().map(drop)?))?,
+                2 => scored(&near, &far, window, 16)?,
+                _ => scored(&near, &far, window, 1)?,
+            };
+            rows[which].1.push(mpps);
         }
     }
-    socket.submit_tx();
-    while socket.tx_pending() > 0 && matches!(socket.kick_tx(), Kick::Again | Kick::Dropped) {}
+    Ok(rows.into_iter().map(|(name, mpps)| SentBy { name, mpps }).collect())
 }
 
-fn print_table(machine: &str, built: &[Built], sent: &[SentBy], window: Duration) {
+fn live(near: &Namespace) -> Result<Sender, Error> {
+    let portions = [Portion {
+        stream: stream()?,
+        weight: 1.0,
+    }];
+    let config = SenderConfig {
+        interface: "sender",
+        cpu: Some(SENDER_CPU),
+        portions: &portions,
+        load: live::Load::Max,
+        packets: None,
+        start: None,
+        phase: 0,
+        seed: SEED,
+        after: None,
+    };
+    Ok(near.run(|| Sender::start(&config))??)
+}
+/// At a sink in the driver, which is what redirected frames reach.
+fn counted<S>(
+    far: &Namespace,
+    window: Duration,
+    sender: S,
+    stop: impl FnOnce(S) -> Result<(), Error>,
+) -> Result<f64, Error> {
+    let sink = far.run(|| Sink::attach(device::index("sink")?, XdpMode::Driver))?;
+    let mpps = sink.and_then(|sink| watch(window, || Ok(sink.arrived()?[0])));
+    stop(sender)?;
+    mpps
+}
+
+/// At a receiver that looks at every number, and in the end must have seen all that the interface took.
+fn scored(near: &Namespace, far: &Namespace, window: Duration, latency_every: u64) -> Result<f64, Error> {
+    let config = ReceiverConfig {
+        latency_every,
+        ..ReceiverConfig::new("sink", &[0])
+    };
+    let receiver = far.run(|| Receiver::attach(&config))??;
+    let sender = live(near)?;
+    let mpps = watch(window, || Ok(receiver.read()?.by_stream[&(0, 0)].unique));
+    let sent = sender.stop()?;
+    std::thread::sleep(DRAIN);
+    let lost = receiver.read()?.lost(0, 0, sent.packets);
+    if sent.refused.is_some_and(|refused| lost != refused) {
+        return Err(format!("{lost} packets lost, of which the interface refused {:?}", sent.refused).into());
+    }
+    mpps
+}
+
+fn print_built(machine: &str, built: &[Built]) {
     println!(
         "The generator: {machine}; empty system call {:.0} ns\n",
         machine::empty_syscall_ns()
@@ -254,45 +304,53 @@ fn print_table(machine: &str, built: &[Built], sent: &[SentBy], window: Duration
             ns.median, ns.min, ns.p90
         );
     }
-    if let [bare, _] = sent {
+}
+
+/// The first row is what the others are held against.
+fn print_sent(heading: &str, sent: &[SentBy], window: Duration) {
+    let [first, ..] = sent else { return };
+    println!(
+        "\n{} rounds of {:.1} s each, interleaved; 64 B; empty system call {:.0} ns\n",
+        first.mpps.len(),
+        window.as_secs_f64(),
+        machine::empty_syscall_ns()
+    );
+    println!("| {heading} | Mpps median | min | max | ratio of medians | median of ratios |");
+    println!("|---|---|---|---|---|---|");
+    for row in sent {
+        let Summary { median, min, max, .. } = Summary::of(&row.mpps);
+        let [of_medians, median_of] = ratios(first, row);
         println!(
-            "\n{} rounds of {:.1} s each, interleaved; 64 B; sink: generic XDP\n",
-            bare.mpps.len(),
-            window.as_secs_f64()
+            "| {} | {median:.3} | {min:.3} | {max:.3} | {of_medians:.3} | {median_of:.3} |",
+            row.name
         );
-        println!("| sender | Mpps median | min | max | ratio of medians | median of ratios |");
-        println!("|---|---|---|---|---|---|");
-        for row in sent {
-            let Summary { median, min, max, .. } = Summary::of(&row.mpps);
-            let [of_medians, median_of] = ratios(bare, row);
-            println!(
-                "| {} | {median:.3} | {min:.3} | {max:.3} | {of_medians:.3} | {median_of:.3} |",
-                row.name
-            );
-        }
     }
 }
 
-fn ratios(bare: &SentBy, other: &SentBy) -> [f64; 2] {
-    let by_round: Vec<f64> = bare
+fn ratios(first: &SentBy, other: &SentBy) -> [f64; 2] {
+    let by_round: Vec<f64> = first
         .mpps
         .iter()
         .zip(&other.mpps)
-        .map(|(bare, other)| other / bare)
+        .map(|(first, other)| other / first)
         .collect();
-    let of_medians = Summary::of(&other.mpps).median / Summary::of(&bare.mpps).median;
+    let of_medians = Summary::of(&other.mpps).median / Summary::of(&first.mpps).median;
     [of_medians, Summary::of(&by_round).median]
 }
 
-fn print_json(machine: &str, built: &[Built], sent: &[SentBy]) {
+fn print_json(machine: &str, built: &[Built], tables: &[&[SentBy]; 2]) {
     let built: Vec<_> = built
         .iter()
         .map(|row| serde_json::json!({ "name": row.name, "ns": row.ns.json(), "allocations": row.allocations }))
         .collect();
-    let sent: Vec<_> = sent
-        .iter()
-        .map(|row| serde_json::json!({ "name": row.name, "mpps": Summary::of(&row.mpps).json(), "rounds_mpps": row.mpps }))
-        .collect();
-    let report = serde_json::json!({ "machine": machine, "making_a_frame": built, "sending": sent });
+    let [sent, flooded] = tables.map(|table| {
+        let row = |row: &SentBy| {
+            serde_json::json!({ "name": row.name, "mpps": Summary::of(&row.mpps).json(), "rounds_mpps": row.mpps })
+        };
+        table.iter().map(row).collect::<Vec<_>>()
+    });
+    let report = serde_json::json!({
+        "machine": machine, "making_a_frame": built, "sending": sent, "flooding": flooded,
+    });
     println!("{report:#}");
 }

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use af_xdp::device;
+use aya::programs::xdp::XdpMode;
 use control::appliance::Appliance;
 use pktgen::lab::{self, Namespace, VethEnd, links};
 use weir_benches::bare::Bare;
@@ -109,7 +110,7 @@ impl Topology {
             }
         }
         let flood_index = generator.run(|| device::index("flood"))??;
-        let sink = end.run(|| Sink::attach(device::index("sink")?))??;
+        let sink = end.run(|| Sink::attach(device::index("sink")?, XdpMode::Skb))??;
         Ok(Self {
             generator,
             gateway,

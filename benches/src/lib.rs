@@ -3,11 +3,13 @@
 //! ```text
 //! pipeline   in memory, one thread:   prepared packets ─► MemoryPort ─► Worker::turn ─► MemoryPort
 //! veth       three namespaces:        flood ─► veth ─► bare forwarder or weir ─► veth ─► sink
+//! generate   in memory, one thread; two namespaces:   bare transmitter or pktgen ─► veth ─► sink or receiver
 //! ```
 //!
 //! - [`workload`]: 1,000 services with a contract each, 4,096 flows of them, the packets of those flows
 //! - [`live`]: the flood, live frames made inside the kernel; [`sink`]: the program that counts and drops them
 //! - [`bare`]: the forwarder that does nothing but forward, the yardstick of the veth bench
+//! - [`sender`]: the transmitter that does nothing but transmit, the yardstick of the generator
 //! - [`lane`]: a worker on memory ports; [`allocation`]: the allocator that counts
 //! - [`summary`]: medians and tables; [`machine`]: pinning, and what state the machine is in
 //!
@@ -19,6 +21,7 @@ pub mod bare;
 pub mod lane;
 pub mod live;
 pub mod machine;
+pub mod sender;
 pub mod sink;
 pub mod summary;
 pub mod workload;

@@ -1,7 +1,8 @@
 //! The last veth end: a program that counts every packet and drops it.
 //!
-//! It is attached in the kernel's generic path on purpose. A native program on veth makes the kernel copy each packet once
-//! more, within the sender's own system call, and the measurement would be of that copy.
+//! Behind a sender from user space it is best attached in the kernel's generic path. A native program on veth makes the
+//! kernel copy each packet once more, within the sender's own system call, and the measurement would be of that copy.
+//! Frames that a program redirects are not copied, and reach the other end of a veth only through a native program or GRO.
 
 use aya::Ebpf;
 use aya::maps::PerCpuArray;
@@ -15,16 +16,16 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// Attaches to an interface of the calling thread's network namespace. bpf(2): CAP_BPF and CAP_NET_ADMIN.
+    /// Attaches to an interface of the calling thread's network namespace, in the stack (`Skb`) or in the driver. bpf(2): CAP_BPF and CAP_NET_ADMIN.
     ///
     /// # Errors
     /// The kernel refuses the program.
-    pub fn attach(interface_index: u32) -> Result<Self, Error> {
+    pub fn attach(interface_index: u32, mode: XdpMode) -> Result<Self, Error> {
         let mut ebpf = Ebpf::load(live::OBJECT)?;
         let program = ebpf.program_mut("sink").ok_or("the object holds no program `sink`")?;
         let program: &mut Xdp = program.try_into()?;
         program.load()?;
-        program.attach_to_if_index(interface_index, XdpMode::Skb)?;
+        program.attach_to_if_index(interface_index, mode)?;
         Ok(Self { ebpf })
     }
 
