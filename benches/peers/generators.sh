@@ -87,7 +87,13 @@ add() {
     [ -n "$3" ] || why[$1]="not installed (--install)"
 }
 package_version() { dpkg-query -W -f '${Version}' "$1" 2>/dev/null || true; }
-version_of() { "$@" 2>/dev/null | grep -om1 '[0-9]\+\.[0-9.]*[0-9]' || true; }
+version_of() {
+    local said
+    said=$("$@" 2>/dev/null || true)
+    grep -o '[0-9]\+\.[0-9.]*[0-9]' <<<"$said" | sed -n 1p || true
+}
+# Whether xdp-trafficgen, run by this command, can send through AF_XDP.
+has_xsk_udp() { [[ $("$@" help 2>&1 || true) == *xsk-udp* ]]; }
 
 add_generators() {
     local here dpdk testpmd trafgen
@@ -129,7 +135,7 @@ add_xdp_trafficgen() {
     add "${prefix}udp_ports" "xdp-trafficgen udp, dynamic ports" "$is" "4,096 flows, IPv6" "$@" udp -m "$mac" -d 4096 near
     add "${prefix}xsk_udp" "xdp-trafficgen xsk-udp" "$is" "one constant frame" \
         taskset -c $cpu "$@" xsk-udp -m "$mac" -Q near
-    if [ -n "$is" ] && ! "$@" help 2>&1 | grep -q xsk-udp; then
+    if [ -n "$is" ] && ! has_xsk_udp "$@"; then
         why[${prefix}xsk_udp]="no such mode before 1.6"
     fi
 }
@@ -142,7 +148,7 @@ ask() {
 
 # measure NAME: one round of it
 measure() {
-    local name=$1 log=$logs/$1 first before since
+    local name=$1 log=$logs/$1 first before since says
     ask
     first=$packets
     # shellcheck disable=SC2086 # No argument of these has a blank in it.
@@ -156,8 +162,9 @@ measure() {
         kill -0 $running 2>/dev/null || break
     done
     if ((packets < first + 10000)); then
-        why[$name]=$(grep -aim1 'fail\|error' "$log" || tail -n 1 "$log")
-        why[$name]="sent nothing; says: ${why[$name]:-nothing}"
+        # Trims it, too.
+        read -r says < <(grep -aim1 'fail\|error' "$log" || tail -n 1 "$log") || true
+        why[$name]="sent nothing; says: ${says:-nothing}"
     else
         sleep $warm_up
         ask
@@ -174,7 +181,7 @@ measure() {
 # Median, minimum and maximum of numbers, one in a line.
 summary() {
     sort -g | awk '{ v[NR] = $1 }
-        END { low = int((NR + 1) / 2); printf "%.3f %.3f %.3f", (v[low] + v[NR + 1 - low]) / 2, v[1], v[NR] }'
+        END { low = int((NR + 1) / 2); printf "%.3f %.3f %.3f\n", (v[low] + v[NR + 1 - low]) / 2, v[1], v[NR] }'
 }
 
 print_table() {
@@ -196,11 +203,10 @@ print_table() {
 }
 
 [ $install = no ] || install_packages
-if [ $install = yes ] && ! xdp-trafficgen help 2>&1 | grep -q xsk-udp && [ ! -d "$unpacked/usr" ]; then
+if [ $install = yes ] && ! has_xsk_udp xdp-trafficgen && [ ! -d "$unpacked/usr" ]; then
     unpack_newer_xdp_tools
 fi
-(cd "$root" && cargo build --quiet --release --locked -p pktgen --bin pktgen)
-(cd "$root" && cargo build --quiet --release --locked -p weir-benches --example peer)
+(cd "$root" && cargo build --quiet --release --locked -p pktgen -p weir-benches --bin pktgen --example peer)
 pktgen=$target/release/pktgen peer=$target/release/examples/peer
 
 ip netns add "$near"
