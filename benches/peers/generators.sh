@@ -219,7 +219,7 @@ done
 # Redirected frames reach the other end of a veth through a native program or this.
 [ "$sink" = native ] || within "$far" ethtool -K far gro on
 mac=$(ip -n "$far" -br link show far | awk '{ print $3 }')
-coproc SINK { within "$far" "$peer" sink far "$sink"; }
+coproc SINK { exec nsenter --net="/run/netns/$far" "$peer" sink far "$sink"; }
 add_generators
 mapfile -t machine < <("$peer" machine)
 load=$(cut -d' ' -f1-3 /proc/loadavg)

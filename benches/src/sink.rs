@@ -16,7 +16,8 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// Attaches to an interface of the calling thread's network namespace, in the stack (`Skb`) or in the driver. bpf(2): CAP_BPF and CAP_NET_ADMIN.
+    /// Attaches to an interface of the calling thread's network namespace, in the stack (`Skb`) or in the driver.
+    /// bpf(2): CAP_BPF and CAP_NET_ADMIN.
     ///
     /// # Errors
     /// The kernel refuses the program.
