@@ -241,7 +241,7 @@ fn write(path: &Path, worker_cpu: usize) -> std::io::Result<()> {
             text,
             "[[service]]\nname = \"service-{service}\"\nendpoints = [\"10.1.{service}.0/24\"]\n\
              [[contract]]\nservice = \"service-{service}\"\nclass = \"{class}\"\nregion = \"bench\"\n\
-             direction = \"egress\"\nrate = \"500 kbit/s\"\nburst = \"20ms\"\n"
+             direction = \"egress\"\nrate = \"500 kbit/s\"\n"
         );
     }
     std::fs::write(path, text)
@@ -253,3 +253,19 @@ const SERVICES: usize = 100;
 const RECONFIGURATIONS: u32 = 3;
 /// The same traffic each time.
 const SEED: u64 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_configuration_is_valid() {
+        let directory = std::env::temp_dir().join(format!("weir-bench-test-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("weir.toml");
+        write(&path, 0).unwrap();
+        let loaded = config::load(&path);
+        std::fs::remove_dir_all(&directory).unwrap();
+        assert_eq!(loaded.unwrap().config.contracts.len(), SERVICES);
+    }
+}

@@ -265,7 +265,7 @@ impl Generator {
     /// A thread has ended, or the receiver's counters cannot be read.
     pub fn trial(
         &mut self,
-        load: TrialLoad,
+        load: &TrialLoad,
         duration: Duration,
         interrupted: &AtomicBool,
     ) -> Result<Trial, TrialError> {

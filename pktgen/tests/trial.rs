@@ -99,7 +99,7 @@ fn trials_send_what_was_asked_and_see_all_of_it() {
         for pps in [1_000.0, 20_000.5, 3_000.0] {
             let asked = TrialLoad::PacketsPerSecond(pps);
             let trial = generator
-                .trial(asked, Duration::from_secs(1), &AtomicBool::new(false))
+                .trial(&asked, Duration::from_secs(1), &AtomicBool::new(false))
                 .unwrap();
             assert_whole(&trial);
             // 3 Mbit/s of 46 bytes are 8152 packets a second, 9 Mbit/s of 714.7 on average are 1574.
@@ -107,7 +107,7 @@ fn trials_send_what_was_asked_and_see_all_of_it() {
             assert!((share - 8152.2 / 9726.3).abs() < 0.005, "{share}");
         }
         let trial = generator
-            .trial(TrialLoad::Max, Duration::from_millis(300), &AtomicBool::new(false))
+            .trial(&TrialLoad::Max, Duration::from_millis(300), &AtomicBool::new(false))
             .unwrap();
         assert!(trial.sent_pps() > 20_000.0, "{trial:?}");
     }
@@ -122,7 +122,7 @@ fn an_interrupted_trial_ends_at_once_and_says_so() {
     let begun = std::time::Instant::now();
     let load = TrialLoad::PacketsPerSecond(1_000.0);
     let trial = generator
-        .trial(load, Duration::from_secs(60), &AtomicBool::new(true))
+        .trial(&load, Duration::from_secs(60), &AtomicBool::new(true))
         .unwrap();
     assert!(begun.elapsed() < Duration::from_secs(5));
     assert!(

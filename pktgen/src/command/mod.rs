@@ -76,6 +76,7 @@ impl<E: std::error::Error> From<E> for Failure {
 }
 
 /// Makes a usage error of anything.
+#[allow(clippy::needless_pass_by_value, reason = "goes into map_err as it is")]
 fn usage(error: impl ToString) -> Failure {
     Failure::Usage(error.to_string())
 }

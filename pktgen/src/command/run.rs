@@ -57,7 +57,7 @@ impl Run {
         let stop = stop_flag()?;
         let mut generator = Generator::start(&config)?;
         let begun = Instant::now();
-        let trial = generator.trial(load, duration, &stop)?;
+        let trial = generator.trial(&load, duration, &stop)?;
         let report = suite::of_trial(&config, &self.frames, &trial, begun.elapsed())?;
         self.output.write(&report)
     }

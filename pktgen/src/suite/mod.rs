@@ -187,6 +187,7 @@ pub fn of_trial(
         .calibration
         .extend(trial.due.map(|due| rows::calibration(trial, due / trial.seconds)));
     report.services = rows::services(trial, &generator.services);
+    note_trial(&mut report, "the trial", trial);
     let label = rows::label(mix);
     report.latency.push(LatencyRow::from_histogram(
         "this trial",
@@ -268,8 +269,8 @@ impl Run<'_, '_> {
             self.stopped()?;
             self.say(format!("{label}: latency at {} of PDR", load.label), self.plan.latency);
             let asked = TrialLoad::PacketsPerSecond(load.load_pps);
-            let trial = generator.trial(asked, self.plan.latency, self.surroundings.stop)?;
-            self.note_faults(&format!("{label}, latency at {}", load.label), &trial);
+            let trial = generator.trial(&asked, self.plan.latency, self.surroundings.stop)?;
+            note_trial(&mut self.report, &format!("{label}, latency at {}", load.label), &trial);
             let row = LatencyRow::from_histogram(load.label, &label, load.load_pps, &trial.latency());
             self.report.latency.push(row);
         }
@@ -281,7 +282,7 @@ impl Run<'_, '_> {
         let label = rows::label(mix);
         self.say(format!("{label}: what can the generator send?"), CALIBRATION * 2);
         let stop = self.surroundings.stop;
-        let max = generator.trial(TrialLoad::Max, CALIBRATION, stop)?;
+        let max = generator.trial(&TrialLoad::Max, CALIBRATION, stop)?;
         if max.received() == 0 {
             self.stopped()?;
             return Err(SuiteError::NoRoute {
@@ -296,9 +297,9 @@ impl Run<'_, '_> {
         if let Some(line_bps) = self.plan.line_rate_bps {
             max_pps = max_pps.min(line_bps / ((mix.mean_frame_bytes() + 20.0) * 8.0));
         }
-        let half = generator.trial(TrialLoad::PacketsPerSecond(max_pps / 2.0), CALIBRATION, stop)?;
+        let half = generator.trial(&TrialLoad::PacketsPerSecond(max_pps / 2.0), CALIBRATION, stop)?;
         self.report.calibration.push(rows::calibration(&half, max_pps / 2.0));
-        self.note_faults(&format!("{label}, calibration"), &half);
+        note_trial(&mut self.report, &format!("{label}, calibration"), &half);
         Ok(max_pps)
     }
 
@@ -361,8 +362,8 @@ impl Run<'_, '_> {
         self.say("every service at its own rate".to_owned(), self.plan.services);
         let mut generator = self.generator(mix)?;
         let asked = TrialLoad::PacketsPerSecond(own_pps(generator.services()));
-        let trial = generator.trial(asked, self.plan.services, self.surroundings.stop)?;
-        self.note_faults("services at their own rates", &trial);
+        let trial = generator.trial(&asked, self.plan.services, self.surroundings.stop)?;
+        note_trial(&mut self.report, "services at their own rates", &trial);
         self.report.services = rows::services(&trial, generator.services());
         Ok(())
     }
@@ -406,7 +407,7 @@ impl Run<'_, '_> {
         self.stopped()?;
         let mut generator = self.generator(mix)?;
         let max_pps = generator
-            .trial(TrialLoad::Max, CALIBRATION, self.surroundings.stop)?
+            .trial(&TrialLoad::Max, CALIBRATION, self.surroundings.stop)?
             .sent_pps()
             * 0.9;
         let mut link = Link::new(&mut generator, self.surroundings.stop);
@@ -451,11 +452,24 @@ impl Run<'_, '_> {
         self.report.soak = Some(rows::soak(mix, pps, &found));
         Ok(())
     }
+}
 
-    fn note_faults(&mut self, what: &str, trial: &Trial) {
-        for fault in &trial.invalid {
-            self.report.notes.push(format!("{what}: invalid: {fault}"));
-        }
+/// What a reader must know of a trial.
+fn note_trial(report: &mut Report, what: &str, trial: &Trial) {
+    for fault in &trial.invalid {
+        report.notes.push(format!("{what}: invalid: {fault}"));
+    }
+    if trial.corrupted > 0 {
+        let corrupted = trial.corrupted;
+        report.notes.push(format!(
+            "{what}: {corrupted} packets came with a wrong checksum and count as lost"
+        ));
+    }
+    if trial.dropped_by_sender > 0 {
+        let dropped = trial.dropped_by_sender;
+        report.notes.push(format!(
+            "{what}: the sending interface refused {dropped} packets; they count as lost"
+        ));
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::imix::FrameMix;
 use crate::load::{ServiceTraffic, packets_per_second};
 use crate::report::{
-    BackToBackRow, CalibrationRow, DscpCount, GoalRow, Method, Percentiles, ReconfigurationRow, ServiceRow, Soak,
+    BackToBackRow, CalibrationRow, DscpCount, GoalRow, Method, ReconfigurationRow, ServiceLatency, ServiceRow, Soak,
     SoakPoint, StreamRow, ThroughputRow, TrialRow,
 };
 use crate::search;
@@ -100,10 +100,9 @@ pub(super) fn services(trial: &Trial, traffic: &[ServiceTraffic]) -> Vec<Service
             lost: service.sent.saturating_sub(service.received),
             reordered: service.reordered,
             duplicated: service.duplicated,
-            corrupted: 0,
             dscp_in: service.dscp,
             dscp_out: service.dscp_received.iter().map(dscp_out).collect(),
-            latency: Some(Percentiles::from_histogram(&service.latency).into()),
+            latency: ServiceLatency::from_histogram(&service.latency),
             jitter_ns: Some(service.jitter.value_at_quantile(0.5)),
         }
     };
@@ -140,7 +139,7 @@ pub(super) fn reconfiguration(mix: &FrameMix, load_pps: f64, found: &Reconfigure
         changes: usable().count() as u64,
         sent: usable().map(|change| change.trial.sent).sum(),
         lost: usable().map(|change| change.trial.lost).sum(),
-        blocked_seconds: found.blocked_mean_s.unwrap_or(f64::NAN),
+        blocked_seconds: usable().filter_map(|change| change.blocked_s).sum(),
     }
 }
 
