@@ -16,9 +16,11 @@
 //! | `program` | the receiver's XDP program |
 //! | [`sequence`] | which packets of a stream have come |
 //! | [`score`] | what arrived, by stream, phase and DSCP |
+//! | [`capture`] | packets out of pcap and pcapng files |
 //! | [`lab`] | network namespaces and veth pairs that leave no trace |
 #![deny(unsafe_code)]
 
+pub mod capture;
 pub mod flow;
 pub mod frame_builder;
 pub mod lab;
