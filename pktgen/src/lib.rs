@@ -17,6 +17,7 @@
 //! | [`sequence`] | which packets of a stream have come |
 //! | [`score`] | what arrived, by stream, phase and DSCP |
 //! | [`capture`] | packets out of pcap and pcapng files |
+//! | [`replay`] | sending captures: timing, loops, other addresses |
 //! | [`lab`] | network namespaces and veth pairs that leave no trace |
 #![deny(unsafe_code)]
 
@@ -28,6 +29,7 @@ pub mod pace;
 pub mod probe;
 mod program;
 pub mod receive;
+pub mod replay;
 pub mod score;
 pub mod sequence;
 pub mod transmit;
