@@ -75,8 +75,9 @@ struct NgInterface {
     offset_seconds: i64,
 }
 
-/// First buffer, and how far it grows for one record. Captures hold packets of up to 256 KiB (`tcpdump -s 0`).
-const BUFFER: usize = 1 << 20;
+/// First buffer, and how far it grows for one record. Captures hold packets of up to 256 KiB (`tcpdump -s 0`), most much
+/// smaller ones, and the buffer is filled with zeros before its first use.
+const BUFFER: usize = 1 << 17;
 const BUFFER_MAX: usize = 64 << 20;
 
 impl CaptureReader {

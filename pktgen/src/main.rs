@@ -1,6 +1,8 @@
-//! `pktgen`: the packet generator on the command line. Today it floods one interface with paced UDP, no more.
+//! `pktgen`: the packet generator on the command line. Today it floods one interface with paced UDP, and sends captures.
 
 #![deny(unsafe_code)]
+
+mod command;
 
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
@@ -11,7 +13,7 @@ use ipnet::IpNet;
 use pktgen::flow::Stream;
 use pktgen::transmit::{Remote, Transmitter};
 
-/// Sends paced UDP packets by AF_XDP. Measuring what arrives is done by the library, not yet by this program.
+/// Sends paced UDP packets and captures by AF_XDP. Measuring what arrives is done by the library, not yet by this program.
 #[derive(Parser)]
 #[command(name = "pktgen", version, about)]
 struct Arguments {
@@ -23,6 +25,10 @@ struct Arguments {
 enum Subcommands {
     /// Sends one stream of UDP packets out of one queue of an interface, and reports the rate achieved.
     Flood(Flood),
+    /// Sends a pcap or pcapng capture: at its own gaps, at another speed or a fixed rate, looped, with other addresses.
+    ///
+    /// Ends with the errors of the gaps as a histogram. Exit status 1 if the rate was not held. Needs CAP_NET_RAW.
+    Replay(Box<command::replay::Arguments>),
 }
 
 #[derive(clap::Args)]
@@ -52,7 +58,7 @@ struct Flood {
     #[arg(long, default_value = "198.19.0.0/16")]
     destination: IpNet,
     /// Ethernet address packets go to
-    #[arg(long, default_value = "ff:ff:ff:ff:ff:ff", value_parser = parse_mac)]
+    #[arg(long, default_value = "ff:ff:ff:ff:ff:ff", value_parser = command::parse_mac)]
     destination_mac: [u8; 6],
     /// DSCP, 0 to 63
     #[arg(long, default_value_t = 0)]
@@ -82,7 +88,10 @@ struct Report {
 }
 
 fn main() -> ExitCode {
-    let Subcommands::Flood(flood) = Arguments::parse().command;
+    let flood = match Arguments::parse().command {
+        Subcommands::Flood(flood) => flood,
+        Subcommands::Replay(arguments) => return command::replay::run(&arguments),
+    };
     match run(&flood) {
         Ok(report) => print(&report, flood.json),
         Err(error) => {
@@ -158,12 +167,4 @@ fn print(report: &Report, json: bool) -> ExitCode {
         );
     }
     ExitCode::SUCCESS
-}
-
-fn parse_mac(text: &str) -> Result<[u8; 6], String> {
-    let bytes: Result<Vec<u8>, _> = text.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect();
-    bytes
-        .ok()
-        .and_then(|bytes| bytes.try_into().ok())
-        .ok_or_else(|| format!("`{text}` is not an Ethernet address such as 02:00:00:00:00:01"))
 }

@@ -16,7 +16,7 @@ use super::*;
 use captures::{MICROS, NANOS, Order, Record, frame, pcap, pcapng};
 
 #[path = "../../tests/captures/mod.rs"]
-#[allow(dead_code, unreachable_pub, missing_docs, reason = "shared with the tests over veth")]
+#[allow(dead_code, reason = "shared with the tests over veth")]
 mod captures;
 
 const LIMITS: Limits = Limits {

@@ -2,20 +2,20 @@
 
 /// Words of a file in its own byte order.
 #[derive(Clone, Copy, Debug)]
-pub enum Order {
+pub(crate) enum Order {
     Little,
     Big,
 }
 
 impl Order {
-    pub fn u16(self, value: u16) -> [u8; 2] {
+    pub(crate) fn u16(self, value: u16) -> [u8; 2] {
         match self {
             Self::Little => value.to_le_bytes(),
             Self::Big => value.to_be_bytes(),
         }
     }
 
-    pub fn u32(self, value: u32) -> [u8; 4] {
+    pub(crate) fn u32(self, value: u32) -> [u8; 4] {
         match self {
             Self::Little => value.to_le_bytes(),
             Self::Big => value.to_be_bytes(),
@@ -25,15 +25,15 @@ impl Order {
 
 /// A packet of a capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub(crate) struct Record {
     /// Nanoseconds since 1970.
-    pub at: u64,
-    pub wire_len: u32,
-    pub data: Vec<u8>,
+    pub(crate) at: u64,
+    pub(crate) wire_len: u32,
+    pub(crate) data: Vec<u8>,
 }
 
 impl Record {
-    pub fn whole(at: u64, data: &[u8]) -> Self {
+    pub(crate) fn whole(at: u64, data: &[u8]) -> Self {
         Self {
             at,
             wire_len: data.len() as u32,
@@ -42,11 +42,11 @@ impl Record {
     }
 }
 
-pub const MICROS: u32 = 0xa1b2_c3d4;
-pub const NANOS: u32 = 0xa1b2_3c4d;
+pub(crate) const MICROS: u32 = 0xa1b2_c3d4;
+pub(crate) const NANOS: u32 = 0xa1b2_3c4d;
 
 /// A classic pcap; `magic` says the unit.
-pub fn pcap(order: Order, magic: u32, linktype: u32, records: &[Record]) -> Vec<u8> {
+pub(crate) fn pcap(order: Order, magic: u32, linktype: u32, records: &[Record]) -> Vec<u8> {
     let unit = if magic == NANOS { 1 } else { 1000 };
     let mut file = order.u32(magic).to_vec();
     file.extend(order.u16(2));
@@ -73,7 +73,7 @@ fn block(order: Order, kind: u32, body: &[u8]) -> Vec<u8> {
 
 /// One section with as many interfaces as `units` has: seconds in powers of ten (`if_tsresol`). The packets come from
 /// them in turn.
-pub fn pcapng(order: Order, linktype: u16, units: &[u8], records: &[Record]) -> Vec<u8> {
+pub(crate) fn pcapng(order: Order, linktype: u16, units: &[u8], records: &[Record]) -> Vec<u8> {
     let section = [&order.u32(0x1a2b_3c4d)[..], &order.u16(1), &order.u16(0), &[0xff; 8]].concat();
     let mut file = block(order, 0x0a0d_0d0a, &section);
     for &unit in units {
@@ -99,7 +99,7 @@ pub fn pcapng(order: Order, linktype: u16, units: &[u8], records: &[Record]) -> 
 }
 
 /// A frame of 802.3 experimental type, numbered, so that no two are the same.
-pub fn frame(number: u32, len: usize) -> Vec<u8> {
+pub(crate) fn frame(number: u32, len: usize) -> Vec<u8> {
     let mut bytes = vec![2; 12];
     bytes.extend([0x88, 0xb5]);
     bytes.extend(number.to_be_bytes());
@@ -108,13 +108,13 @@ pub fn frame(number: u32, len: usize) -> Vec<u8> {
 }
 
 /// Protocols of [`packet`].
-pub const ICMP: u8 = 1;
-pub const TCP: u8 = 6;
-pub const UDP: u8 = 17;
-pub const ICMPV6: u8 = 58;
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const ICMPV6: u8 = 58;
 
 /// A packet with right checksums, between 10.1.2.3 and 198.51.100.7 or 2001:db8:1::3 and 2001:db8:2::7, ports 1234 and 80.
-pub fn packet(ipv4: bool, protocol: u8, vlan: Option<u16>, payload: usize) -> Vec<u8> {
+pub(crate) fn packet(ipv4: bool, protocol: u8, vlan: Option<u16>, payload: usize) -> Vec<u8> {
     let mut segment = match protocol {
         TCP => vec![4, 210, 0, 80, 1, 2, 3, 4, 5, 6, 7, 8, 0x50, 0x18, 1, 0, 0, 0, 0, 0],
         UDP => vec![4, 210, 0, 80, 0, 0, 0, 0],
@@ -168,7 +168,7 @@ pub fn packet(ipv4: bool, protocol: u8, vlan: Option<u16>, payload: usize) -> Ve
 
 /// The Internet checksum (RFC 1071) the slow way, so that it can judge the fast one. An odd end counts as if a zero came
 /// behind it.
-pub fn checksum(bytes: &[u8]) -> u16 {
+pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     let mut sum = 0_u32;
     for pair in bytes.chunks(2) {
         sum += u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |&low| u32::from(low));

@@ -20,7 +20,7 @@ fn good(bytes: &[u8]) -> bool {
     let field = match at.protocol {
         TCP => 16,
         UDP => 6,
-        ICMP => return super::captures::checksum(&segment) == 0,
+        ICMP => return captures::checksum(&segment) == 0,
         _ => 2,
     };
     let found = u16::from_be_bytes([segment[field], segment[field + 1]]);
@@ -142,7 +142,7 @@ fn checksums_that_were_only_begun_are_finished() {
         let addresses = if ipv4 { 26..34 } else { 22..54 };
         let len = ((whole.len() - l4) as u16).to_be_bytes();
         let pseudo = [&whole[addresses], &[0, protocol], &len].concat();
-        begun[field..field + 2].copy_from_slice(&(!super::captures::checksum(&pseudo)).to_be_bytes());
+        begun[field..field + 2].copy_from_slice(&(!captures::checksum(&pseudo)).to_be_bytes());
         assert!(!good(&begun));
         let mut rewritten = begun.clone();
         assert!(rules().apply(&mut rewritten) && good(&rewritten));
