@@ -286,6 +286,36 @@ fn tshark_finds_rewritten_packets_whole() {
     assert_eq!(text.lines().count(), records.len());
 }
 
+/// The kernel forwards a tagged packet of 4 bytes more, and drops longer ones without a word.
+#[test]
+fn packets_over_the_mtu_are_skipped_and_counted() {
+    if skipped("packets_over_the_mtu_are_skipped_and_counted") {
+        return;
+    }
+    let tagged = |len: usize| {
+        let mut bytes = packet(true, UDP, Some(5), 9);
+        bytes.resize(len, 0);
+        bytes
+    };
+    let packets = [
+        frame(1, 1514),
+        frame(2, 1515),
+        tagged(1518),
+        tagged(1519),
+        frame(3, 9014),
+        frame(4, 60),
+    ];
+    let records = packets.clone().map(|bytes| Record::whole(0, &bytes));
+    let directory = TempDir::new().unwrap();
+    let (arrived, result) = send(&directory, &pcap(Order::Little, MICROS, 1, &records), |_| {});
+    let arrived: Vec<Vec<u8>> = arrived.into_iter().map(|packet| packet.1).collect();
+    assert_eq!(arrived, [0, 2, 5].map(|number| packets[number].clone()));
+    assert_eq!(
+        (result.packets, result.skipped.too_long, result.skipped.total()),
+        (3, 3, 3)
+    );
+}
+
 #[test]
 fn an_interface_that_cannot_send_says_so() {
     if skipped("an_interface_that_cannot_send_says_so") {

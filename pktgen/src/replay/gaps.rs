@@ -206,7 +206,7 @@ pub fn histogram_text(errors: &GapErrors) -> String {
     for bucket in &errors.buckets {
         let share = bucket.gaps as f64 * 100.0 / errors.gaps as f64;
         // At least a dot for what is there at all.
-        let width = (bucket.gaps as u128 * BAR_WIDTH / u128::from(most)) as usize;
+        let width = (u128::from(bucket.gaps) * BAR_WIDTH / u128::from(most)) as usize;
         let bar = match (bucket.gaps, width) {
             (0, _) => String::new(),
             (_, 0) => ".".to_owned(),

@@ -126,10 +126,11 @@ impl Preparer {
             return Some(Skip::Cut);
         }
         packet.resize(wire_len, 0);
-        if self.finish_checksums && !entry.padded {
-            if let Parsed::Ip(at) = packet::parse(packet, packet.len()) {
-                entry.finished = rewrite::finish(packet, &at);
-            }
+        if self.finish_checksums
+            && !entry.padded
+            && let Parsed::Ip(at) = packet::parse(packet, packet.len())
+        {
+            entry.finished = rewrite::finish(packet, &at);
         }
         entry.finished |= self.rewrite.apply(packet);
         if entry.padded {

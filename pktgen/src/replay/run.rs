@@ -20,6 +20,7 @@ pub(super) struct Run<'a, S, T> {
     stop: &'a AtomicBool,
     repeat: Repeat,
     schedule: Schedule,
+    paced: bool,
     start: Nanos,
     end: Option<Nanos>,
     now: Nanos,
@@ -64,6 +65,7 @@ impl<'a, S: PacketSink, T: Timer> Run<'a, S, T> {
             stop,
             repeat: replay.repeat,
             schedule: Schedule::new(replay.timing),
+            paced: replay.timing != Timing::AsFastAsPossible,
             start,
             end,
             now: start,
@@ -210,9 +212,11 @@ impl<'a, S: PacketSink, T: Timer> Run<'a, S, T> {
         let at = self.timer.now();
         let flushed = self.sink.flush();
         self.first_sent.get_or_insert(at);
-        for due in self.batch.drain(..) {
-            self.meter.packet(due, at);
+        // Unpaced there is nothing to compare with, and the time is better spent on sending.
+        if self.paced {
+            self.batch.iter().for_each(|&due| self.meter.packet(due, at));
         }
+        self.batch.clear();
         self.now = self.timer.now();
         flushed.map_err(Ended::Interface)
     }
@@ -246,7 +250,7 @@ impl<'a, S: PacketSink, T: Timer> Run<'a, S, T> {
     }
 
     fn result(self, replay: &Replay, ended: Ended, finished: Nanos) -> ReplayResult {
-        let paced = replay.timing != Timing::AsFastAsPossible;
+        let paced = self.paced;
         let (asked_seconds, paced_seconds) = self.meter.spans().unwrap_or_default();
         let until_taken = finished.since(self.first_sent.unwrap_or(finished)).0 as f64 / 1e9;
         // A rate of n packets is n - 1 gaps; unpaced there are no gaps, but the time the kernel took for all.
@@ -281,8 +285,8 @@ impl<'a, S: PacketSink, T: Timer> Run<'a, S, T> {
             achieved_pps,
             achieved_bps: achieved_pps * mean_bits,
             rate_held,
-            gap_errors: self.meter.errors().filter(|_| paced),
-            lateness: self.meter.lateness().filter(|_| paced),
+            gap_errors: self.meter.errors(),
+            lateness: self.meter.lateness(),
             ended,
             capture_error: replay.capture_error.clone(),
         }

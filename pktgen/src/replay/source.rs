@@ -108,7 +108,7 @@ impl Source {
         matches!(self, Self::Memory { .. })
     }
 
-    /// Whether asking now will not have to wait.
+    /// The next part. Waits a millisecond for it at most, and only if the capture is not in memory.
     pub(super) fn next(&mut self) -> Feed {
         match self {
             Self::Memory { chunks, next } => match chunks.get(*next) {
