@@ -5,7 +5,6 @@
 //!                                       └─► a bounded channel, when the capture is larger than the limit
 //! ```
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
@@ -89,10 +88,10 @@ impl Source {
             path: path.to_owned(),
             cause,
         };
-        let file = File::open(path).and_then(|file| file.metadata()).map_err(failed)?;
-        if !file.is_file() {
+        // Not opened for this: a pipe would wait for another writer.
+        if !std::fs::metadata(path).map_err(failed)?.is_file() {
             return Err(failed(std::io::Error::other(
-                "it is no file, so it cannot be read twice",
+                "it is no file, so it cannot be read twice; copy it to one, or allow more memory",
             )));
         }
         let (sender, receiver) = mpsc::sync_channel(CHUNKS_AHEAD);

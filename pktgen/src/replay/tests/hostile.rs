@@ -4,11 +4,15 @@ use super::captures::{MICROS, NANOS, Order, Record, UDP, frame, packet, pcap, pc
 use super::*;
 
 fn open(bytes: &[u8], until_error: bool, cut: CutPackets) -> Result<ReplayResult, ReplayError> {
+    open_with(bytes, until_error, cut, Timing::AsFastAsPossible)
+}
+
+fn open_with(bytes: &[u8], until_error: bool, cut: CutPackets, timing: Timing) -> Result<ReplayResult, ReplayError> {
     let file = file(bytes);
     let options = ReplayOptions {
         until_error,
         cut,
-        timing: Timing::AsFastAsPossible,
+        timing,
         rewrite: Rewrite {
             source_mac: Some([2, 0, 0, 0, 0, 9]),
             addresses: vec!["10.0.0.0/8=172.16.0.0/8".parse().unwrap()],
@@ -116,6 +120,30 @@ fn a_broken_capture_that_is_streamed_keeps_the_partial_result() {
 }
 
 #[test]
+fn a_pipe_is_read_once_into_memory_or_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pipe");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let capture = at(&(0..30_000).collect::<Vec<_>>());
+    for (memory_bytes_max, fits) in [(64 << 20, true), (1 << 20, false)] {
+        let writer = {
+            let (path, capture) = (path.clone(), capture.clone());
+            // Whoever reads may leave before the end.
+            std::thread::spawn(move || drop(std::fs::write(path, capture)))
+        };
+        let options = ReplayOptions {
+            memory_bytes_max,
+            ..ReplayOptions::new(&path)
+        };
+        match Replay::open(&options, LIMITS) {
+            Ok(_) => assert!(fits),
+            Err(error) => assert!(!fits && error.to_string().contains("no file"), "{error}"),
+        }
+        writer.join().unwrap();
+    }
+}
+
+#[test]
 fn packets_of_every_length_are_sent_or_counted() {
     let lengths = [
         0, 1, 13, 14, 15, 17, 18, 60, 1514, 1515, 1518, 1519, 3840, 3841, 65_549, 262_144,
@@ -194,7 +222,12 @@ fn chance_breaks_nothing() {
                 _ => bytes.truncate(at.max(1)),
             }
         }
-        let result = open(&bytes, true, CutPackets::Pad);
+        // The clock of the test jumps over centuries as over nothing.
+        let timing = Timing::Original { speed: 1e-3 };
+        let result = open_with(&bytes, true, CutPackets::Pad, timing);
+        if let Ok(result) = &result {
+            assert!(result.text().lines().count() > 1);
+        }
         sent += result.map_or(0, |result| result.packets);
     }
     assert!(
