@@ -18,6 +18,7 @@
 #![deny(unsafe_code)]
 
 pub mod appliance;
+pub mod bench;
 pub mod compile;
 pub mod demo;
 pub mod interface;

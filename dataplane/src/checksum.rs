@@ -71,6 +71,12 @@ pub fn ipv4_header_checksum(header: &[u8]) -> u16 {
     !fold(sum(before) + sum(after))
 }
 
+/// The checksum of `bytes` (RFC 1071), for ICMP over IPv4 (RFC 792): 0 if they hold their own and it is right.
+#[must_use]
+pub fn internet_checksum(bytes: &[u8]) -> u16 {
+    !fold(sum(bytes))
+}
+
 /// The checksum of `segment`, a TCP or UDP header with its payload (RFC 9293 section 3.1, RFC 768), or an ICMPv6
 /// message (RFC 4443 section 2.3), between `src` and `dst`, which are IPv4 addresses in the low 32 bits or IPv6
 /// addresses. The checksum field in `segment` counts as it stands: zero it first.

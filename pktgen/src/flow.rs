@@ -1,139 +1,66 @@
-//! Streams: what traffic of one service looks like, and the flows it is made of.
+//! The flows of a stream, and which of them gets the next packet.
 //!
-//! A flow is one combination of addresses and UDP ports. A stream's flows are distinct, spread over the whole of its
-//! prefixes and port ranges, and the same for the same seed. Packets go to them in turn.
+//! A flow is one combination of addresses and ports. A stream's flows are distinct, spread over the whole of its prefixes
+//! and port ranges, and the same for the same seed.
 
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use rand_distr::{Distribution, Zipf};
 
-use crate::probe::PROBE_BYTES;
+use crate::stream::{FlowOrder, Stream};
 
-/// The traffic of one service in one class.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stream {
-    /// Whose it is, in every packet; unique among the streams of one receiver.
-    pub id: u16,
-    /// Where packets come from: addresses of this prefix, at most the first 2^24.
-    pub source: IpNet,
-    /// Where they go: the same family as `source`.
-    pub destination: IpNet,
-    /// UDP source ports.
-    pub source_ports: RangeInclusive<u16>,
-    /// UDP destination ports.
-    pub destination_ports: RangeInclusive<u16>,
-    /// DSCP, 0 to 63. ECN is always 0 (not ECN-capable).
-    pub dscp: u8,
-    /// Bytes of a packet from the Ethernet header on, without FCS: at least [`Stream::frame_bytes_min`], at most 1792,
-    /// what a frame of 2048 bytes holds. A "64-byte frame" of the test literature has 60.
-    pub frame_bytes: u16,
-    /// How many flows, 1 or more, at most the combinations there are.
-    pub flows: u32,
-    /// An 802.1Q tag, if any.
-    pub vlan: Option<Vlan>,
-    /// Ethernet source address.
-    pub source_mac: [u8; 6],
-    /// Ethernet destination address.
-    pub destination_mac: [u8; 6],
-    /// Bits of IP packets (from the IP header on) per second; 0: silent until the rate is changed.
-    pub rate_bps: u64,
+/// All flows of a stream.
+#[derive(Clone, Debug)]
+pub(crate) struct Flows {
+    flows: Box<[Flow]>,
+    order: Order,
+    seed: u64,
 }
 
-/// An 802.1Q tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Vlan {
-    /// 0 to 4095.
-    pub id: u16,
-    /// Priority code point, 0 to 7.
-    pub pcp: u8,
+#[derive(Clone, Debug)]
+enum Order {
+    Step,
+    Random,
+    Zipf(Zipf<f64>),
 }
 
-/// What is wrong with a stream.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("stream {id}: {field} = {value}: allowed is {allowed}")]
-pub struct StreamError {
-    /// The stream's id.
-    pub id: u16,
-    /// The field of [`Stream`].
-    pub field: &'static str,
-    /// Its value.
-    pub value: String,
-    /// What it may be.
-    pub allowed: String,
+impl Flows {
+    /// The flows of a valid stream.
+    pub(crate) fn new(stream: &Stream, seed: u64) -> Self {
+        let flows: Box<[Flow]> = stream.flows(seed).into();
+        let order = match stream.flow_order {
+            FlowOrder::Step => Order::Step,
+            FlowOrder::Random => Order::Random,
+            FlowOrder::Zipf(exponent) => Zipf::new(flows.len() as f64, exponent).map_or(Order::Random, Order::Zipf),
+        };
+        let seed = mix(seed ^ u64::from(stream.id));
+        Self { flows, order, seed }
+    }
+
+    /// The flow of packet number `sequence`: the same whenever it is asked for.
+    #[inline]
+    pub(crate) fn of(&self, sequence: u64) -> Flow {
+        let count = self.flows.len() as u64;
+        let index = match &self.order {
+            Order::Step => sequence % count,
+            // The high half of a product is a fair share of the range (Lemire 2019), without a division.
+            Order::Random => (u128::from(mix(self.seed ^ sequence)) * u128::from(count) >> 64) as u64,
+            Order::Zipf(zipf) => {
+                let mut random = SmallRng::seed_from_u64(self.seed ^ sequence);
+                (zipf.sample(&mut random) as u64).clamp(1, count) - 1
+            }
+        };
+        self.flows[index as usize]
+    }
 }
 
 impl Stream {
-    /// Bytes of the shortest packet that carries our header: 60 for IPv4, 80 for IPv6, 4 more with a tag.
-    #[must_use]
-    pub fn frame_bytes_min(&self) -> u16 {
-        self.headers_bytes() + PROBE_BYTES as u16
-    }
-
-    /// Bytes of one packet that count against its rate: from the IP header on.
-    #[must_use]
-    pub fn ip_bytes(&self) -> u16 {
-        self.frame_bytes - self.ip_offset()
-    }
-
-    pub(crate) fn ip_offset(&self) -> u16 {
-        if self.vlan.is_some() { 18 } else { 14 }
-    }
-
-    pub(crate) fn udp_offset(&self) -> u16 {
-        self.ip_offset() + if self.is_ipv4() { 20 } else { 40 }
-    }
-
-    pub(crate) fn is_ipv4(&self) -> bool {
-        matches!(self.source, IpNet::V4(_))
-    }
-
-    fn headers_bytes(&self) -> u16 {
-        self.udp_offset() + 8
-    }
-
-    fn error(&self, field: &'static str, value: &dyn ToString, allowed: &dyn ToString) -> StreamError {
-        StreamError {
-            id: self.id,
-            field,
-            value: value.to_string(),
-            allowed: allowed.to_string(),
-        }
-    }
-
-    /// Whether frames can be made of it.
-    ///
-    /// # Errors
-    /// The first field that is out of range.
-    pub fn validate(&self) -> Result<(), StreamError> {
-        if self.is_ipv4() != matches!(self.destination, IpNet::V4(_)) {
-            return Err(self.error("destination", &self.destination, &"a prefix of the source's family"));
-        }
-        if self.dscp > 63 {
-            return Err(self.error("dscp", &self.dscp, &"0 to 63"));
-        }
-        if let Some(vlan) = self.vlan
-            && (vlan.id > 4095 || vlan.pcp > 7)
-        {
-            return Err(self.error("vlan", &format!("{vlan:?}"), &"id 0 to 4095, pcp 0 to 7"));
-        }
-        let minimum = self.frame_bytes_min();
-        if !(minimum..=FRAME_BYTES_MAX).contains(&self.frame_bytes) {
-            let allowed = format!("{minimum} to {FRAME_BYTES_MAX} (without FCS)");
-            return Err(self.error("frame_bytes", &self.frame_bytes, &allowed));
-        }
-        for (field, ports) in [
-            ("source_ports", &self.source_ports),
-            ("destination_ports", &self.destination_ports),
-        ] {
-            if ports.is_empty() {
-                return Err(self.error(field, &format!("{ports:?}"), &"at least one port"));
-            }
-        }
-        let combinations = self.sizes().into_iter().product::<u128>();
-        if self.flows == 0 || u128::from(self.flows) > combinations {
-            return Err(self.error("flows", &self.flows, &format!("1 to {combinations}")));
-        }
-        Ok(())
+    /// How many flows there could be.
+    pub(crate) fn combinations(&self) -> u128 {
+        self.sizes().into_iter().product()
     }
 
     /// How many values each field of a flow can have, in the order of [`Flow`].
@@ -216,30 +143,12 @@ fn greatest_common_divisor(mut a: u128, mut b: u128) -> u128 {
 
 /// 16 million addresses a prefix: with both ports that leaves any sum of two flow numbers below 2^81.
 const HOST_BITS_MAX: u8 = 24;
-/// What a frame of 2048 bytes holds after the kernel's 256.
-const FRAME_BYTES_MAX: u16 = 1792;
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
+    use crate::stream::tests::stream;
     use std::collections::HashSet;
-
-    pub(crate) fn stream(id: u16, frame_bytes: u16) -> Stream {
-        Stream {
-            id,
-            source: "10.1.0.0/16".parse().unwrap(),
-            destination: "198.51.100.0/24".parse().unwrap(),
-            source_ports: 1024..=2047,
-            destination_ports: 443..=443,
-            dscp: 46,
-            frame_bytes,
-            flows: 100,
-            vlan: None,
-            source_mac: [2, 0, 0, 0, 0, 1],
-            destination_mac: [2, 0, 0, 0, 0, 2],
-            rate_bps: 8_000_000,
-        }
-    }
 
     #[test]
     fn flows_are_distinct_seeded_and_can_be_all_there_are() {
@@ -267,64 +176,32 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn each_bad_field_is_named() {
-        let good = stream(1, 60);
-        let cases: [(&str, Stream); 7] = [
-            (
-                "destination",
-                Stream {
-                    destination: "2001:db8::/64".parse().unwrap(),
-                    ..good.clone()
-                },
-            ),
-            (
-                "dscp",
-                Stream {
-                    dscp: 64,
-                    ..good.clone()
-                },
-            ),
-            (
-                "vlan",
-                Stream {
-                    vlan: Some(Vlan { id: 4096, pcp: 0 }),
-                    ..good.clone()
-                },
-            ),
-            (
-                "frame_bytes",
-                Stream {
-                    frame_bytes: 59,
-                    ..good.clone()
-                },
-            ),
-            (
-                "frame_bytes",
-                Stream {
-                    frame_bytes: 1793,
-                    ..good.clone()
-                },
-            ),
-            (
-                "flows",
-                Stream {
-                    flows: 0,
-                    ..good.clone()
-                },
-            ),
-            (
-                "flows",
-                Stream {
-                    source: "10.0.0.1/32".parse().unwrap(),
-                    destination: "10.0.0.2/32".parse().unwrap(),
-                    flows: 1025,
-                    ..good.clone()
-                },
-            ),
-        ];
-        for (field, stream) in cases {
-            assert_eq!(stream.validate().unwrap_err().field, field);
-        }
-        assert_eq!(good.validate(), Ok(()));
+    fn every_order_is_repeatable_and_as_it_says() {
+        const PACKETS: u64 = 100_000;
+        let shares = |order| {
+            let stream = Stream {
+                flow_order: order,
+                ..stream(1, 60)
+            };
+            let flows = Flows::new(&stream, 3);
+            let mut counts = vec![0u64; 100];
+            for sequence in 0..PACKETS {
+                let flow = flows.of(sequence);
+                assert_eq!(flow, flows.of(sequence));
+                counts[flows.flows.iter().position(|&other| other == flow).unwrap()] += 1;
+            }
+            counts
+        };
+        assert!(shares(FlowOrder::Step).iter().all(|&count| count == 1_000));
+        // Binomial with a standard deviation of 31: five of them.
+        assert!(
+            shares(FlowOrder::Random)
+                .iter()
+                .all(|count| (845..=1_155).contains(count))
+        );
+        let zipf = shares(FlowOrder::Zipf(1.0));
+        // The share of the first is 1 / (1 + 1/2 + ... + 1/100) = 0.1928, of the second half of that.
+        assert!((18_600..=19_960).contains(&zipf[0]), "{}", zipf[0]);
+        assert!((9_150..=10_130).contains(&zipf[1]), "{}", zipf[1]);
     }
 }

@@ -1,33 +1,40 @@
 //! From a stream to the bytes of its packets: a template made once, and a few fields written for each packet.
 //!
-//! The UDP checksum of a packet is the template's sum plus that of the fields that differ (RFC 1071 section 2: the sum of
-//! the parts, in any order), so the cost does not depend on the size but for copying it.
+//! A checksum is the template's sum plus that of the fields that differ (RFC 1071 section 2: the sum of the parts, in any
+//! order), and the sum of as many bytes of filling as the packet has is kept ready, so the cost does not depend on the
+//! size but for copying it.
 
 use std::net::IpAddr;
 
 use dataplane::clock::Nanos;
 use ipnet::IpNet;
 
-use crate::flow::{Flow, Stream, StreamError, mix};
+use crate::flow::{Flows, mix};
 use crate::probe::{PROBE_BYTES, Probe};
+use crate::stream::{FRAME_BYTES_MAX, Protocol, Stream, StreamError};
 
 /// Writes the packets of one stream.
 #[derive(Clone, Debug)]
 pub struct FrameBuilder {
     stream: u16,
     ipv4: bool,
-    /// A whole packet in which everything that differs between packets, and every checksum, is zero.
+    protocol: Protocol,
+    /// The longest packet, in which everything that differs between packets, and every checksum, is zero.
     template: Box<[u8]>,
     ip_offset: usize,
-    udp_offset: usize,
+    transport_offset: usize,
+    payload_offset: usize,
     /// The sum of the template's IPv4 header, not folded.
     ip_sum: u64,
-    /// The sum of the template's pseudo header, UDP header and payload, not folded.
-    udp_sum: u64,
+    /// The sum of what the transport checksum covers but for lengths, our header and the filling; not folded.
+    transport_sum: u64,
+    /// The sum of the first so many bytes of the filling.
+    filling_sums: Box<[u64]>,
     /// The low 32 bits of the two prefixes.
     source_low: u32,
     destination_low: u32,
-    flows: Box<[Flow]>,
+    sizes: Box<[u16]>,
+    flows: Flows,
 }
 
 impl FrameBuilder {
@@ -37,70 +44,109 @@ impl FrameBuilder {
     /// See [`Stream::validate`].
     pub fn new(stream: &Stream, seed: u64) -> Result<Self, StreamError> {
         stream.validate()?;
+        let ipv4 = stream.is_ipv4();
         let ip_offset = usize::from(stream.ip_offset());
-        let udp_offset = usize::from(stream.udp_offset());
+        let transport_offset = usize::from(stream.transport_offset());
+        let payload_offset = usize::from(stream.payload_offset());
         let source = network_bytes(&stream.source);
         let destination = network_bytes(&stream.destination);
-        let mut template = vec![0; usize::from(stream.frame_bytes)];
+        let protocol = stream.protocol.number(ipv4);
+        let mut template = vec![0; usize::from(FRAME_BYTES_MAX)];
         write_ethernet(&mut template, stream);
-        let udp_bytes = stream.frame_bytes - stream.udp_offset();
-        if stream.is_ipv4() {
-            write_ipv4(&mut template[ip_offset..], stream, &source, &destination);
+        let ip = &mut template[ip_offset..];
+        if ipv4 {
+            write_ipv4(ip, stream.dscp, protocol, &source, &destination);
         } else {
-            write_ipv6(&mut template[ip_offset..], stream, &source, &destination, udp_bytes);
+            write_ipv6(ip, stream.dscp, protocol, &source, &destination);
         }
-        template[udp_offset + 4..udp_offset + 6].copy_from_slice(&udp_bytes.to_be_bytes());
-        fill(&mut template[udp_offset + 8 + PROBE_BYTES..], seed);
-        let udp_sum =
-            sum(&source) + sum(&destination) + u64::from(UDP) + u64::from(udp_bytes) + sum(&template[udp_offset..]);
-        let ip_sum = if stream.is_ipv4() {
-            sum(&template[ip_offset..udp_offset])
-        } else {
-            0
-        };
+        write_transport(&mut template[transport_offset..], stream.protocol, ipv4);
+        let filling = &mut template[payload_offset + PROBE_BYTES..];
+        fill(filling, seed);
+        let filling_sums = (0..=filling.len()).scan(0, |before, bytes| {
+            // Of an odd number the last byte is the high one of a word (RFC 1071).
+            let odd = bytes % 2 == 1;
+            let sum = *before + if odd { u64::from(filling[bytes - 1]) << 8 } else { 0 };
+            if odd && bytes < filling.len() {
+                *before = sum + u64::from(filling[bytes]);
+            }
+            Some(sum)
+        });
+        let filling_sums = filling_sums.collect();
+        let mut transport_sum = sum(&template[transport_offset..payload_offset]);
+        if stream.protocol.has_pseudo_header(ipv4) {
+            transport_sum += sum(&source) + sum(&destination) + u64::from(protocol);
+        }
         Ok(Self {
             stream: stream.id,
-            ipv4: stream.is_ipv4(),
+            ipv4,
+            protocol: stream.protocol,
             ip_offset,
-            udp_offset,
-            ip_sum,
-            udp_sum,
+            transport_offset,
+            payload_offset,
+            ip_sum: sum(&template[ip_offset..transport_offset]),
+            transport_sum,
+            filling_sums,
             source_low: low_32(&source),
             destination_low: low_32(&destination),
-            flows: stream.flows(seed).into(),
+            sizes: stream.frame_bytes.clone().into(),
+            flows: Flows::new(stream, seed),
             template: template.into(),
         })
     }
 
-    /// Bytes of every packet, without FCS.
+    /// Bytes of packet number `sequence` without FCS: the stream's sizes in turn.
+    #[inline]
     #[must_use]
-    pub fn frame_bytes(&self) -> usize {
-        self.template.len()
-    }
-
-    /// Bytes of every packet from the IP header on.
-    #[must_use]
-    pub fn ip_bytes(&self) -> usize {
-        self.template.len() - self.ip_offset
-    }
-
-    /// Writes packet number `sequence`; flow `sequence` modulo their number gets it. `packet` must be
-    /// [`frame_bytes`](Self::frame_bytes) long, otherwise nothing is written.
-    pub fn write(&self, packet: &mut [u8], phase: u8, sequence: u64, intended: Nanos) {
-        if packet.len() != self.template.len() {
-            return;
+    pub fn frame_bytes(&self, sequence: u64) -> usize {
+        match &*self.sizes {
+            [only] => usize::from(*only),
+            sizes => usize::from(sizes[(sequence % sizes.len() as u64) as usize]),
         }
-        packet.copy_from_slice(&self.template);
-        let flow = self.flows[(sequence % self.flows.len() as u64) as usize];
+    }
+
+    /// Bytes of a packet of `frame_bytes` from the IP header on.
+    #[inline]
+    #[must_use]
+    pub fn ip_bytes(&self, frame_bytes: usize) -> usize {
+        frame_bytes - self.ip_offset
+    }
+
+    /// Writes packet number `sequence` of any length from the shortest that holds our header to [`FRAME_BYTES_MAX`]; of
+    /// another length nothing is written.
+    #[inline]
+    pub fn write(&self, packet: &mut [u8], phase: u8, sequence: u64, intended: Nanos) {
+        self.write_of_flow(packet, phase, sequence, sequence, intended);
+    }
+
+    /// [`write`](Self::write) for the flow that packet number `flow` would get.
+    #[inline]
+    pub fn write_of_flow(&self, packet: &mut [u8], phase: u8, sequence: u64, flow: u64, intended: Nanos) {
+        let Some(filling) = packet.len().checked_sub(self.payload_offset + PROBE_BYTES) else {
+            return;
+        };
+        let (Some(template), Some(filling_sum)) = (self.template.get(..packet.len()), self.filling_sums.get(filling))
+        else {
+            return;
+        };
+        packet.copy_from_slice(template);
+        let flow = self.flows.of(flow);
         // What the template already holds of these words is the prefix; the host bits below it are zero there.
         let addresses = sum(&flow.source_host.to_be_bytes()) + sum(&flow.destination_host.to_be_bytes());
-        let (source_at, destination_at) = if self.ipv4 { (12, 16) } else { (20, 36) };
+        let source = (self.source_low | flow.source_host).to_be_bytes();
+        let destination = (self.destination_low | flow.destination_host).to_be_bytes();
+        let transport_bytes = packet.len() - self.transport_offset;
         let ip = &mut packet[self.ip_offset..];
-        ip[source_at..source_at + 4].copy_from_slice(&(self.source_low | flow.source_host).to_be_bytes());
-        ip[destination_at..destination_at + 4]
-            .copy_from_slice(&(self.destination_low | flow.destination_host).to_be_bytes());
         if self.ipv4 {
-            ip[10..12].copy_from_slice(&(!fold(self.ip_sum + addresses)).to_be_bytes());
+            let length = ip.len() as u16;
+            ip[2..4].copy_from_slice(&length.to_be_bytes());
+            let checksum = !fold(self.ip_sum + addresses + u64::from(length));
+            ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+            ip[12..16].copy_from_slice(&source);
+            ip[16..20].copy_from_slice(&destination);
+        } else {
+            ip[4..6].copy_from_slice(&(transport_bytes as u16).to_be_bytes());
+            ip[20..24].copy_from_slice(&source);
+            ip[36..40].copy_from_slice(&destination);
         }
         let probe = Probe {
             stream: self.stream,
@@ -109,53 +155,80 @@ impl FrameBuilder {
             intended,
         }
         .to_bytes();
+        let transport = &mut packet[self.transport_offset..];
+        let at = self.protocol.ports_offset();
+        transport[at..at + 2].copy_from_slice(&flow.source_port.to_be_bytes());
+        transport[at + 2..at + 4].copy_from_slice(&flow.destination_port.to_be_bytes());
         let ports = u64::from(flow.source_port) + u64::from(flow.destination_port);
-        let checksum = match !fold(self.udp_sum + addresses + ports + sum(&probe)) {
+        let mut total = self.transport_sum + ports + sum(&probe) + filling_sum;
+        if self.protocol.has_pseudo_header(self.ipv4) {
+            total += addresses + transport_bytes as u64;
+        }
+        if self.protocol == Protocol::Udp {
+            transport[4..6].copy_from_slice(&(transport_bytes as u16).to_be_bytes());
+            total += transport_bytes as u64;
+        }
+        let checksum = match !fold(total) {
             // RFC 768: a computed zero is sent as all ones, zero means "no checksum".
-            0 => 0xffff,
+            0 if self.protocol == Protocol::Udp => 0xffff,
             checksum => checksum,
         };
-        let udp = &mut packet[self.udp_offset..];
-        udp[0..2].copy_from_slice(&flow.source_port.to_be_bytes());
-        udp[2..4].copy_from_slice(&flow.destination_port.to_be_bytes());
-        udp[6..8].copy_from_slice(&checksum.to_be_bytes());
-        udp[8..8 + PROBE_BYTES].copy_from_slice(&probe);
+        let at = self.protocol.checksum_offset();
+        transport[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
+        let at = self.payload_offset - self.transport_offset;
+        transport[at..at + PROBE_BYTES].copy_from_slice(&probe);
     }
 }
 
 fn write_ethernet(packet: &mut [u8], stream: &Stream) {
     packet[0..6].copy_from_slice(&stream.destination_mac);
     packet[6..12].copy_from_slice(&stream.source_mac);
-    if let Some(vlan) = stream.vlan {
-        packet[12..14].copy_from_slice(&0x8100u16.to_be_bytes());
-        packet[14..16].copy_from_slice(&(u16::from(vlan.pcp) << 13 | vlan.id).to_be_bytes());
+    let tags = stream.vlans.len();
+    for (number, vlan) in stream.vlans.iter().enumerate() {
+        let ether_type: u16 = if number + 1 < tags { 0x88a8 } else { 0x8100 };
+        let tag = &mut packet[12 + 4 * number..16 + 4 * number];
+        tag[0..2].copy_from_slice(&ether_type.to_be_bytes());
+        tag[2..4].copy_from_slice(&(u16::from(vlan.pcp) << 13 | vlan.id).to_be_bytes());
     }
-    let ethertype: u16 = if stream.is_ipv4() { 0x0800 } else { 0x86dd };
+    let ether_type: u16 = if stream.is_ipv4() { 0x0800 } else { 0x86dd };
     let at = usize::from(stream.ip_offset()) - 2;
-    packet[at..at + 2].copy_from_slice(&ethertype.to_be_bytes());
+    packet[at..at + 2].copy_from_slice(&ether_type.to_be_bytes());
 }
 
-fn write_ipv4(ip: &mut [u8], stream: &Stream, source: &[u8], destination: &[u8]) {
+fn write_ipv4(ip: &mut [u8], dscp: u8, protocol: u8, source: &[u8], destination: &[u8]) {
     ip[0] = 0x45;
-    ip[1] = stream.dscp << 2;
-    ip[2..4].copy_from_slice(&stream.ip_bytes().to_be_bytes());
+    ip[1] = dscp << 2;
     // Don't fragment, so that the identification may stay 0 (RFC 6864 section 4.1).
     ip[6] = 0x40;
     ip[8] = HOP_LIMIT;
-    ip[9] = UDP;
+    ip[9] = protocol;
     ip[12..16].copy_from_slice(source);
     ip[16..20].copy_from_slice(destination);
 }
 
-fn write_ipv6(ip: &mut [u8], stream: &Stream, source: &[u8], destination: &[u8], payload_bytes: u16) {
-    let traffic_class = stream.dscp << 2;
+fn write_ipv6(ip: &mut [u8], dscp: u8, protocol: u8, source: &[u8], destination: &[u8]) {
+    let traffic_class = dscp << 2;
     ip[0] = 6 << 4 | traffic_class >> 4;
     ip[1] = traffic_class << 4;
-    ip[4..6].copy_from_slice(&payload_bytes.to_be_bytes());
-    ip[6] = UDP;
+    ip[6] = protocol;
     ip[7] = HOP_LIMIT;
     ip[8..24].copy_from_slice(source);
     ip[24..40].copy_from_slice(destination);
+}
+
+/// The fields of a transport header that are the same in every packet.
+fn write_transport(header: &mut [u8], protocol: Protocol, ipv4: bool) {
+    match protocol {
+        Protocol::Udp => {}
+        Protocol::Tcp => {
+            // Five words of header; ACK; a window of 65,535.
+            header[12] = 5 << 4;
+            header[13] = 0x10;
+            header[14..16].copy_from_slice(&u16::MAX.to_be_bytes());
+        }
+        // Echo request.
+        Protocol::Icmp => header[0] = if ipv4 { 8 } else { 128 },
+    }
 }
 
 /// Bytes that differ from each other, so that a shifted or swapped word shows in a checksum.
@@ -192,16 +265,15 @@ fn fold(mut sum: u64) -> u16 {
     sum as u16
 }
 
-const UDP: u8 = 17;
 /// What most systems send with.
 const HOP_LIMIT: u8 = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::Vlan;
-    use crate::flow::tests::stream;
     use crate::probe::{Seen, dissect};
+    use crate::stream::Vlan;
+    use crate::stream::tests::stream;
 
     #[test]
     fn every_packet_is_intact_and_says_what_it_was_told() {
@@ -211,21 +283,32 @@ mod tests {
             ..stream
         };
         let tagged = |stream: Stream| Stream {
-            vlan: Some(Vlan { id: 100, pcp: 5 }),
+            vlans: vec![Vlan { id: 7, pcp: 1 }, Vlan { id: 100, pcp: 5 }],
             ..stream
         };
-        for stream in [
+        let carried_by = |protocol, stream: Stream| Stream { protocol, ..stream };
+        let streams = [
             stream(1, 60),
             stream(2, 61),
             stream(3, 1514),
-            tagged(stream(4, 64)),
+            tagged(stream(4, 68)),
             ipv6(stream(5, 80)),
             ipv6(tagged(stream(6, 1501))),
-        ] {
+            Stream {
+                frame_bytes: vec![60, 590, 60, 1514, 3840],
+                ..stream(7, 60)
+            },
+            carried_by(Protocol::Tcp, stream(8, 72)),
+            carried_by(Protocol::Tcp, ipv6(stream(9, 1001))),
+            carried_by(Protocol::Icmp, stream(10, 60)),
+            carried_by(Protocol::Icmp, ipv6(stream(11, 81))),
+        ];
+        for stream in streams {
             let builder = FrameBuilder::new(&stream, 42).unwrap();
-            let mut packet = vec![0; builder.frame_bytes()];
+            let mut packet = Vec::new();
             for i in 0..20_000u64 {
                 let (sequence, intended) = (mix(i) >> 24, Nanos(mix(!i)));
+                packet.resize(builder.frame_bytes(sequence), 0);
                 builder.write(&mut packet, i as u8, sequence, intended);
                 let expected = Seen::Probe {
                     probe: Probe {
@@ -236,12 +319,12 @@ mod tests {
                     },
                     dscp: 46,
                     ecn: 0,
-                    ip_bytes: builder.ip_bytes() as u16,
+                    ip_bytes: builder.ip_bytes(packet.len()) as u16,
                 };
                 assert_eq!(dissect(&packet), expected, "stream {} packet {i}", stream.id);
             }
-            // One flipped bit anywhere from the addresses on does not go unnoticed.
-            for bit in (usize::from(stream.ip_offset()) + 12) * 8..packet.len() * 8 {
+            // One flipped bit anywhere from the transport header on does not go unnoticed.
+            for bit in usize::from(stream.transport_offset()) * 8..packet.len() * 8 {
                 packet[bit / 8] ^= 1 << (bit % 8);
                 assert!(!matches!(dissect(&packet), Seen::Probe { .. }), "bit {bit}");
                 packet[bit / 8] ^= 1 << (bit % 8);

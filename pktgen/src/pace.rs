@@ -1,6 +1,6 @@
 //! When each packet is to be sent: a schedule for each stream from its rate, merged in time.
 //!
-//! Packet `k` after a change of the rate is due exactly `(k + phase) * bits / rate` after the change, rounded down to the
+//! Packet `k` after a change of the rate is due exactly `(k + phase) * bits / rate` after the change (`bits` of the mean packet), rounded down to the
 //! nanosecond: integers that keep the remainder, so the long-run rate is the rate. `phase` is a seeded fraction of one
 //! interval, so that streams of equal rates do not come in lockstep. The instants depend on nothing but the seed, the
 //! rates and their times: a late sender does not shift them, and latency is measured against them.
@@ -19,6 +19,17 @@ use crate::flow::mix;
 /// make a burst that no contract was tested for.
 pub const CATCH_UP_MAX: Nanos = Nanos(50_000_000);
 
+/// What the pacer must know of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Paced {
+    /// Bytes that count in `of_packets` packets.
+    pub bytes: u64,
+    /// In how many: more than one where sizes take turns, of which the pacer then knows the mean.
+    pub of_packets: u64,
+    /// Bits per second; 0: silent.
+    pub rate_bps: u64,
+}
+
 /// The merged schedule of all streams.
 #[derive(Debug)]
 pub struct Pacer {
@@ -29,7 +40,9 @@ pub struct Pacer {
 
 #[derive(Debug)]
 struct Schedule {
-    bits_per_packet: u64,
+    /// Bits of as many packets as a turn of the stream's sizes has, and how many those are: a fraction, the mean packet.
+    bits: u64,
+    of_packets: u64,
     rate_bps: u64,
     /// When the rate was set, and the packets due since.
     since: Nanos,
@@ -40,15 +53,16 @@ struct Schedule {
 }
 
 impl Pacer {
-    /// A schedule from `start` on for streams of (bytes of a packet that count, bits per second).
+    /// A schedule from `start` on.
     #[must_use]
-    pub fn new(streams: &[(usize, u64)], start: Nanos, seed: u64) -> Self {
+    pub fn new(streams: &[Paced], start: Nanos, seed: u64) -> Self {
         let streams = streams
             .iter()
             .enumerate()
-            .map(|(i, &(bytes, rate_bps))| Schedule {
-                bits_per_packet: bytes as u64 * 8,
-                rate_bps,
+            .map(|(i, stream)| Schedule {
+                bits: stream.bytes * 8,
+                of_packets: stream.of_packets.max(1),
+                rate_bps: stream.rate_bps,
                 since: start,
                 packets: 0,
                 phase: (mix(seed ^ (i as u64) << 32) >> 32) as u32,
@@ -114,7 +128,7 @@ impl Pacer {
     fn merge(&mut self) {
         self.due.clear();
         for (index, stream) in self.streams.iter().enumerate() {
-            if stream.rate_bps > 0 && stream.bits_per_packet > 0 {
+            if stream.rate_bps > 0 && stream.bits > 0 {
                 self.due.push(Reverse((stream.instant(stream.packets), index)));
             }
         }
@@ -125,17 +139,18 @@ impl Schedule {
     /// When packet `k` since the last change is due. 2^64 packets of 2^14 bits times 10^9 exceed 128 bits only past
     /// any run: 10^9 packets a second for 60 years are 2^61 of them, and the product below 2^105.
     fn instant(&self, k: u64) -> Nanos {
-        let bit_nanoseconds = u128::from(self.bits_per_packet) * NANOSECONDS;
+        let bit_nanoseconds = u128::from(self.bits) * NANOSECONDS;
         let offset = (bit_nanoseconds * u128::from(self.phase)) >> 32;
-        let after = (u128::from(k) * bit_nanoseconds + offset) / u128::from(self.rate_bps);
+        let after =
+            (u128::from(k) * bit_nanoseconds + offset) / (u128::from(self.rate_bps) * u128::from(self.of_packets));
         self.since.plus(Nanos(u64::try_from(after).unwrap_or(u64::MAX)))
     }
 
     /// The first packet that is due at `at` or later.
     fn first_not_before(&self, at: Nanos) -> u64 {
-        let bit_nanoseconds = u128::from(self.bits_per_packet) * NANOSECONDS;
+        let bit_nanoseconds = u128::from(self.bits) * NANOSECONDS;
         let offset = (bit_nanoseconds * u128::from(self.phase)) >> 32;
-        let target = u128::from(at.since(self.since).0) * u128::from(self.rate_bps);
+        let target = u128::from(at.since(self.since).0) * u128::from(self.rate_bps) * u128::from(self.of_packets);
         let k = target.saturating_sub(offset).div_ceil(bit_nanoseconds);
         u64::try_from(k).unwrap_or(u64::MAX)
     }
@@ -146,6 +161,14 @@ const NANOSECONDS: u128 = 1_000_000_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn paced(bytes: u64, rate_bps: u64) -> Paced {
+        Paced {
+            bytes,
+            of_packets: 1,
+            rate_bps,
+        }
+    }
 
     fn all_until(pacer: &mut Pacer, end: Nanos) -> Vec<(usize, Nanos)> {
         let mut sent = Vec::new();
@@ -162,7 +185,7 @@ mod tests {
     #[test]
     fn the_rate_is_exact_and_the_order_is_by_time() {
         // 1500 bytes at 100 Mbit/s are 8333.3 packets a second; 46 bytes at 7 kbit/s are 19.02.
-        let mut pacer = Pacer::new(&[(1500, 100_000_000), (46, 7_000), (64, 0)], Nanos(0), 9);
+        let mut pacer = Pacer::new(&[paced(1500, 100_000_000), paced(46, 7_000), paced(64, 0)], Nanos(0), 9);
         let sent = all_until(&mut pacer, Nanos(60_000_000_000));
         assert!(sent.is_sorted_by_key(|&(_, at)| at));
         for (stream, bytes, rate) in [(0, 1500u64, 100_000_000u64), (1, 46, 7_000)] {
@@ -174,7 +197,7 @@ mod tests {
 
     #[test]
     fn the_schedule_depends_on_the_seed_and_not_on_when_it_is_asked() {
-        let streams = [(60, 3_000_000), (60, 3_000_000)];
+        let streams = [paced(60, 3_000_000), paced(60, 3_000_000)];
         let smooth = all_until(&mut Pacer::new(&streams, Nanos(0), 1), Nanos(40_000_000));
         let mut late = Pacer::new(&streams, Nanos(0), 1);
         let mut at_once = Vec::new();
@@ -192,7 +215,7 @@ mod tests {
     #[test]
     fn a_long_stall_is_caught_up_only_in_part_and_counted() {
         // One packet each millisecond.
-        let mut pacer = Pacer::new(&[(125, 1_000_000)], Nanos(0), 3);
+        let mut pacer = Pacer::new(&[paced(125, 1_000_000)], Nanos(0), 3);
         let now = Nanos(1_000_000_000);
         let mut sent = 0;
         while let Some((_, at)) = pacer.next(now) {
@@ -205,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_new_rate_holds_from_its_instant() {
-        let mut pacer = Pacer::new(&[(125, 1_000_000)], Nanos(0), 3);
+        let mut pacer = Pacer::new(&[paced(125, 1_000_000)], Nanos(0), 3);
         let boundary = Nanos(10_000_000);
         let mut first = 0;
         while pacer.next_due().is_some_and(|at| at < boundary) {

@@ -1,4 +1,4 @@
-//! The header of ours that every generated packet carries after UDP, and reading it back.
+//! The header of ours that every generated packet carries after UDP, TCP or ICMP, and reading it back.
 //!
 //! 18 bytes, because a 64-byte Ethernet frame (60 without its FCS) leaves exactly that after 14 of Ethernet, 20 of IPv4
 //! and 8 of UDP. All numbers are big-endian.
@@ -15,7 +15,7 @@
 //! extends them to 64 (see `sequence`). The phase travels with the packet so that a receiver assigns each to its phase
 //! exactly, also when the first of one overtake the last of another.
 
-use dataplane::checksum::{ipv4_header_checksum, transport_checksum};
+use dataplane::checksum::{internet_checksum, ipv4_header_checksum, transport_checksum};
 use dataplane::clock::Nanos;
 
 /// Bytes of the header.
@@ -83,14 +83,14 @@ pub enum Seen {
         /// IP total length in bytes.
         ip_bytes: u16,
     },
-    /// UDP over IP, but a checksum or a length is wrong: nothing it says can be believed.
+    /// Something we could have sent, but a checksum or a length is wrong: nothing it says can be believed.
     Corrupted,
     /// Something else.
     Foreign,
 }
 
-/// Takes a packet apart: Ethernet, any number of VLAN tags up to two, IPv4 or IPv6 without extension headers, UDP.
-/// Verifies the IPv4 header checksum and the UDP checksum over the whole datagram.
+/// Takes a packet apart: Ethernet, any number of VLAN tags up to two, IPv4 or IPv6 without extension headers, and UDP, TCP
+/// without options or an ICMP echo request. Verifies the IPv4 header checksum and that of the transport over all of it.
 #[must_use]
 pub fn dissect(packet: &[u8]) -> Seen {
     let mut at = 12;
@@ -114,7 +114,7 @@ fn ipv4(packet: &[u8]) -> Seen {
         return Seen::Foreign;
     };
     // Options are nothing we send, and fragments nothing that can be scored.
-    if header[0] != 0x45 || header[9] != UDP || be16(header, 6).is_none_or(|word| word & 0x3fff != 0) {
+    if header[0] != 0x45 || be16(header, 6).is_none_or(|word| word & 0x3fff != 0) {
         return Seen::Foreign;
     }
     let ip_bytes = u16::from_be_bytes([header[2], header[3]]);
@@ -132,14 +132,14 @@ fn ipv4(packet: &[u8]) -> Seen {
             header[at + 3],
         ]))
     };
-    udp(address(12), address(16), segment, header[1], ip_bytes)
+    transport(header[9], [address(12), address(16)], segment, header[1], ip_bytes)
 }
 
 fn ipv6(packet: &[u8]) -> Seen {
     let Some(header) = packet.first_chunk::<40>() else {
         return Seen::Foreign;
     };
-    if header[0] >> 4 != 6 || header[6] != UDP {
+    if header[0] >> 4 != 6 {
         return Seen::Foreign;
     }
     let payload_bytes = u16::from_be_bytes([header[4], header[5]]);
@@ -148,27 +148,30 @@ fn ipv6(packet: &[u8]) -> Seen {
     };
     let address = |at: usize| (0..16).fold(0u128, |address, i| address << 8 | u128::from(header[at + i]));
     let traffic_class = header[0] << 4 | header[1] >> 4;
-    udp(
-        address(8),
-        address(24),
-        segment,
-        traffic_class,
-        payload_bytes.saturating_add(40),
-    )
+    let ip_bytes = payload_bytes.saturating_add(40);
+    transport(header[6], [address(8), address(24)], segment, traffic_class, ip_bytes)
 }
 
-fn udp(source: u128, destination: u128, segment: &[u8], traffic_class: u8, ip_bytes: u16) -> Seen {
-    let (Some(length), Some(checksum)) = (be16(segment, 4), be16(segment, 6)) else {
-        return Seen::Corrupted;
+fn transport(protocol: u8, addresses: [u128; 2], segment: &[u8], traffic_class: u8, ip_bytes: u16) -> Seen {
+    let (header_bytes, intact) = match (protocol, segment.first()) {
+        (UDP, _) => {
+            let length = be16(segment, 4).map(usize::from);
+            let has_checksum = be16(segment, 6).is_some_and(|checksum| checksum != 0);
+            (
+                8,
+                length == Some(segment.len()) && has_checksum && sums_up(protocol, addresses, segment),
+            )
+        }
+        (TCP, _) if segment.get(12).is_some_and(|word| word >> 4 == 5) => (20, sums_up(protocol, addresses, segment)),
+        (ICMPV6, Some(128)) => (8, sums_up(protocol, addresses, segment)),
+        // Its checksum covers no pseudo header, which is to say one of zeros.
+        (ICMP, Some(8)) => (8, segment.len() >= 8 && internet_checksum(segment) == 0),
+        _ => return Seen::Foreign,
     };
-    if usize::from(length) != segment.len() {
+    if !intact {
         return Seen::Corrupted;
     }
-    // Over a segment that holds its own checksum the sum is all ones, which comes back as 0 turned into 0xffff.
-    if checksum == 0 || !sums_up(source, destination, segment) {
-        return Seen::Corrupted;
-    }
-    match Probe::parse(&segment[8..]) {
+    match segment.get(header_bytes..).and_then(Probe::parse) {
         Some(probe) => Seen::Probe {
             probe,
             dscp: traffic_class >> 2,
@@ -179,8 +182,9 @@ fn udp(source: u128, destination: u128, segment: &[u8], traffic_class: u8, ip_by
     }
 }
 
-fn sums_up(source: u128, destination: u128, segment: &[u8]) -> bool {
-    transport_checksum(source, destination, UDP, segment) == 0xffff
+/// Over a segment that holds its own checksum the sum is all ones, and its complement 0; as a UDP checksum 0xffff.
+fn sums_up(protocol: u8, [source, destination]: [u128; 2], segment: &[u8]) -> bool {
+    matches!(transport_checksum(source, destination, protocol, segment), 0 | 0xffff)
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {
@@ -189,7 +193,10 @@ fn be16(bytes: &[u8], at: usize) -> Option<u16> {
 
 const MAGIC: u16 = 0x7765;
 const SEQUENCE_MASK: u64 = (1 << SEQUENCE_BITS) - 1;
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
 const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
 const VLAN_TAGS_MAX: usize = 2;
 
 #[cfg(test)]

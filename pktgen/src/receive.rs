@@ -3,9 +3,10 @@
 //! It takes every packet that reaches the interface; the kernel's own stack sees none while it runs. Needs CAP_NET_RAW,
 //! CAP_NET_ADMIN and CAP_BPF, in the interface's network namespace.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use af_xdp::device::{self, Promiscuous};
@@ -50,14 +51,64 @@ struct Queue {
 
 /// Reads a receiver's scores while it runs.
 #[derive(Clone, Debug)]
-pub struct ScoreReader(Arc<Mutex<Scorer>>);
+pub struct ScoreReader {
+    scorer: Arc<Mutex<Scorer>>,
+    sockets: Arc<[OwnedFd]>,
+}
 
 impl ScoreReader {
     /// A copy of all scores. The receiver waits while the copy is made (60 kB for each stream, phase and DSCP), which
     /// its rings bridge.
     #[must_use]
     pub fn snapshot(&self) -> Scores {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).scores().clone()
+        self.lock().scores().clone()
+    }
+
+    /// What could not be assigned so far, without the scores themselves, and how many packets came in all.
+    #[must_use]
+    pub fn strays(&self) -> Scores {
+        let scorer = self.lock();
+        let Scores {
+            corrupted,
+            unknown_stream,
+            foreign,
+            received,
+            ..
+        } = *scorer.scores();
+        Scores {
+            by_key: BTreeMap::new(),
+            corrupted,
+            unknown_stream,
+            foreign,
+            received,
+        }
+    }
+
+    /// See [`Scorer::take_phase`].
+    #[must_use]
+    pub fn take_phase(&self, phase: u8) -> Scores {
+        let by_key = self.lock().take_phase(phase);
+        Scores {
+            by_key,
+            ..self.strays()
+        }
+    }
+
+    /// Packets that reached the interface and were lost before they were scored, because the receiver was too slow.
+    ///
+    /// # Errors
+    /// Whatever getsockopt answers.
+    pub fn overrun(&self) -> Result<u64, af_xdp::Error> {
+        let mut lost = 0;
+        for socket in &*self.sockets {
+            let one = Statistics::read(socket.as_fd())?;
+            lost += one.rx_dropped + one.rx_ring_full;
+        }
+        Ok(lost)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Scorer> {
+        self.scorer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -92,26 +143,47 @@ impl<C: Clock> Receiver<C> {
     }
 
     /// For another thread to read the scores with.
-    #[must_use]
-    pub fn reader(&self) -> ScoreReader {
-        ScoreReader(Arc::clone(&self.scorer))
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn reader(&self) -> std::io::Result<ScoreReader> {
+        let sockets = self
+            .queues
+            .iter()
+            .map(|queue| queue.socket.as_fd().try_clone_to_owned());
+        Ok(ScoreReader {
+            scorer: Arc::clone(&self.scorer),
+            sockets: sockets.collect::<Result<_, _>>()?,
+        })
     }
 
     /// Receives until `stop` is set, and then what is still in the rings.
     pub fn run(&mut self, stop: &AtomicBool) {
         loop {
             let stopping = stop.load(Ordering::Acquire);
-            let mut taken = 0;
-            for queue in &mut self.queues {
-                taken += queue.take(&mut self.batch, &self.scorer, &self.clock);
-            }
-            if taken == 0 {
+            if self.step() == 0 {
                 if stopping {
                     return;
                 }
-                self.wait();
+                self.wait(IDLE_WAIT);
             }
         }
+    }
+
+    /// For a thread that does more than receiving: takes a batch of each queue. Returns how many packets came.
+    pub fn step(&mut self) -> usize {
+        let mut taken = 0;
+        for queue in &mut self.queues {
+            taken += queue.take(&mut self.batch, &self.scorer, &self.clock);
+        }
+        taken
+    }
+
+    /// Sleeps until a packet comes, or for so long.
+    pub fn wait(&self, longest: Duration) {
+        let fds: Vec<BorrowedFd<'_>> = self.queues.iter().map(|queue| queue.socket.as_fd()).collect();
+        // Interrupted or refused: the next turn looks at the rings anyway.
+        let _ready = af_xdp::poll(&fds, Some(longest));
     }
 
     /// The kernel's counters, summed over the queues: packets lost here rather than on the way.
@@ -129,18 +201,13 @@ impl<C: Clock> Receiver<C> {
         }
         Ok(sum)
     }
-
-    fn wait(&self) {
-        let fds: Vec<BorrowedFd<'_>> = self.queues.iter().map(|queue| queue.socket.as_fd()).collect();
-        // Interrupted or refused: the next turn looks at the rings anyway.
-        let _ready = af_xdp::poll(&fds, Some(IDLE_WAIT));
-    }
 }
 
 impl Queue {
     fn bind(interface_index: u32, queue: u32) -> Result<Self, af_xdp::Error> {
         let (umem, mut pool) = Umem::new(&UmemConfig {
             frame_count: 2 * RING,
+            frame_size: 4096,
             ..UmemConfig::default()
         })?;
         let config = SocketConfig {
@@ -172,6 +239,6 @@ impl Queue {
 /// Packets between two looks at the clock: at a million packets a second 64 µs at worst.
 const BATCH: usize = 64;
 /// A ring for 40 ms at 100,000 packets a second: what a virtual machine's host may take a core away for.
-const RING: u32 = 4096;
+pub(crate) const RING: u32 = 4096;
 /// How soon a stop is noticed when nothing comes.
 const IDLE_WAIT: Duration = Duration::from_millis(1);

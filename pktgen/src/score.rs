@@ -41,6 +41,9 @@ pub struct Score {
     /// Nanoseconds from the intended instant of sending to the arrival, of the unique: 1 % exact from 1 ns to
     /// [`LATENCY_MAX`], where it saturates. A packet before its time (clocks of two machines) counts as 1 ns.
     pub latency: Histogram<u64>,
+    /// Nanoseconds by which the latency of a packet differs from that of the one of its stream that arrived before it, up or
+    /// down (RFC 5481 section 4.1: inter-packet delay variation), of the unique; 1 ns at least, like the latency.
+    pub jitter: Histogram<u64>,
 }
 
 /// All scores of a receiver, and what could not be assigned.
@@ -101,6 +104,16 @@ impl Scores {
         sum
     }
 
+    /// The jitter of all keys for which `wanted` says yes, together.
+    pub fn jitter(&self, mut wanted: impl FnMut(&ScoreKey) -> bool) -> Histogram<u64> {
+        let mut sum = empty_histogram();
+        for (_, score) in self.by_key.iter().filter(|(key, _)| wanted(key)) {
+            let added = sum.add(&score.jitter);
+            debug_assert!(added.is_ok());
+        }
+        sum
+    }
+
     /// Packets of `stream` sent in `phase` that never came, given how many were sent.
     #[must_use]
     pub fn lost(&self, stream: u16, phase: u8, sent: u64) -> u64 {
@@ -112,8 +125,15 @@ impl Scores {
 /// Takes packets and keeps the scores. Memory is taken when a stream, phase and DSCP are first seen together.
 #[derive(Debug, Default)]
 pub struct Scorer {
-    trackers: BTreeMap<u16, SequenceTracker>,
+    streams: BTreeMap<u16, StreamState>,
     scores: Scores,
+}
+
+#[derive(Debug, Default)]
+struct StreamState {
+    tracker: SequenceTracker,
+    /// The latency of the packet that came last, in ns.
+    last_latency: Option<u64>,
 }
 
 impl Scorer {
@@ -121,7 +141,7 @@ impl Scorer {
     #[must_use]
     pub fn new(streams: &[u16]) -> Self {
         Self {
-            trackers: streams.iter().map(|&id| (id, SequenceTracker::default())).collect(),
+            streams: streams.iter().map(|&id| (id, StreamState::default())).collect(),
             scores: Scores::default(),
         }
     }
@@ -147,8 +167,13 @@ impl Scorer {
         &self.scores
     }
 
+    /// Takes out what came in one phase, which must be over: packets of it that still come begin a new score.
+    pub fn take_phase(&mut self, phase: u8) -> BTreeMap<ScoreKey, Score> {
+        self.scores.by_key.extract_if(.., |key, _| key.phase == phase).collect()
+    }
+
     fn probe(&mut self, probe: &Probe, dscp: u8, ecn: u8, ip_bytes: u16, now: Nanos) {
-        let Some(tracker) = self.trackers.get_mut(&probe.stream) else {
+        let Some(stream) = self.streams.get_mut(&probe.stream) else {
             self.scores.unknown_stream += 1;
             return;
         };
@@ -158,7 +183,7 @@ impl Scorer {
             dscp,
         };
         let score = self.scores.by_key.entry(key).or_insert_with(Score::new);
-        match tracker.arrived(probe.sequence) {
+        match stream.tracker.arrived(probe.sequence) {
             Arrival::InOrder => {}
             Arrival::Reordered => score.reordered += 1,
             Arrival::Duplicate => {
@@ -173,7 +198,11 @@ impl Scorer {
         score.unique += 1;
         score.ip_bytes += u64::from(ip_bytes);
         score.congestion_marked += u64::from(ecn == 3);
-        score.latency.saturating_record(now.since(probe.intended).0.max(1));
+        let latency = now.since(probe.intended).0.max(1);
+        score.latency.saturating_record(latency);
+        if let Some(last) = stream.last_latency.replace(latency) {
+            score.jitter.saturating_record(latency.abs_diff(last).max(1));
+        }
     }
 }
 
@@ -187,6 +216,7 @@ impl Score {
             too_old: 0,
             congestion_marked: 0,
             latency: empty_histogram(),
+            jitter: empty_histogram(),
         }
     }
 }
@@ -194,7 +224,7 @@ impl Score {
 /// Latencies above count as this: 60 s, longer than any queue holds a packet.
 pub const LATENCY_MAX: Nanos = Nanos(60_000_000_000);
 
-fn empty_histogram() -> Histogram<u64> {
+pub(crate) fn empty_histogram() -> Histogram<u64> {
     // Two digits: 1 %, and about 60 kB for a histogram.
     Histogram::new_with_bounds(1, LATENCY_MAX.0, 2).expect("1 <= low, 2 * low <= high, digits <= 5")
 }
@@ -203,8 +233,8 @@ fn empty_histogram() -> Histogram<u64> {
 mod tests {
     use super::*;
     use crate::flow::mix;
-    use crate::flow::tests::stream;
     use crate::frame_builder::FrameBuilder;
+    use crate::stream::tests::stream;
 
     /// What the simulated channel did to the packets of one stream and phase.
     #[derive(Default, Debug)]

@@ -14,11 +14,11 @@ use std::time::Duration;
 use captures::{ICMP, ICMPV6, MICROS, NANOS, Order, Record, TCP, UDP, frame, packet, pcap, pcapng};
 use dataplane::clock::MonotonicClock;
 use pktgen::capture::{CaptureReader, Captured};
-use pktgen::flow::Vlan;
 use pktgen::lab::{Namespace, VethEnd, links, privileged};
 use pktgen::replay::{
     Ended, PacketSink, Repeat, Replay, ReplayOptions, ReplayResult, Rewrite, Timing, VlanChange, XdpSink,
 };
+use pktgen::stream::Vlan;
 use tempfile::TempDir;
 
 fn skipped(test: &str) -> bool {
@@ -378,15 +378,15 @@ fn the_command_sends_and_prints_the_gaps() {
         stdout.contains("180 packets") && stdout.contains("Gap errors"),
         "{stdout}"
     );
-    let (code, stdout, _) = pktgen(&["--max", "--json", "--until-error"]);
+    let (code, stdout, _) = pktgen(&["--rate", "max", "--json", "--until-error"]);
     let json: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!((code, json["packets"].as_u64()), (Some(0), Some(90)));
-    let (code, _, stderr) = pktgen(&["--pps", "0"]);
-    assert!(code == Some(2) && stderr.contains("above 0"), "{stderr}");
-    let (code, _, stderr) = pktgen(&["--max", "--pps", "5"]);
+    let (code, _, stderr) = pktgen(&["--rate", "80%"]);
+    assert!(code == Some(2) && stderr.contains("no line rate"), "{stderr}");
+    let (code, _, stderr) = pktgen(&["--rate", "5pps", "--speed", "2"]);
     assert!(code == Some(2) && stderr.contains("cannot be used with"), "{stderr}");
     let bytes = std::fs::read(&input).unwrap();
     std::fs::write(&input, &bytes[..bytes.len() - 1]).unwrap();
-    let (code, _, stderr) = pktgen(&["--max"]);
+    let (code, _, stderr) = pktgen(&["--rate", "max"]);
     assert!(code == Some(1) && stderr.contains("packet 90"), "{stderr}");
 }

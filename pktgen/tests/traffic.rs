@@ -9,9 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 use dataplane::clock::{Clock, MonotonicClock, Nanos};
-use pktgen::flow::{Stream, Vlan};
 use pktgen::lab::{Namespace, VethEnd, links, privileged};
 use pktgen::receive::Receiver;
+use pktgen::stream::{FlowOrder, Protocol, Stream, Vlan};
 use pktgen::transmit::Transmitter;
 
 fn skipped(test: &str) -> bool {
@@ -27,14 +27,16 @@ fn skipped(test: &str) -> bool {
 fn streams() -> Vec<Stream> {
     let gold = Stream {
         id: 1,
+        protocol: Protocol::Udp,
         source: "10.1.0.0/16".parse().unwrap(),
         destination: "198.51.100.0/24".parse().unwrap(),
         source_ports: 1024..=65535,
         destination_ports: 443..=443,
         dscp: 46,
-        frame_bytes: 1514,
+        frame_bytes: vec![1514],
         flows: 1000,
-        vlan: None,
+        flow_order: FlowOrder::Step,
+        vlans: Vec::new(),
         source_mac: [2, 0, 0, 0, 0, 1],
         destination_mac: [2, 0, 0, 0, 0, 2],
         rate_bps: 20_000_000,
@@ -42,17 +44,18 @@ fn streams() -> Vec<Stream> {
     let small = Stream {
         id: 2,
         dscp: 0,
-        frame_bytes: 60,
+        frame_bytes: vec![60],
         rate_bps: 1_000_000,
         ..gold.clone()
     };
     let tagged = Stream {
         id: 3,
+        protocol: Protocol::Udp,
         source: "2001:db8:1::/48".parse().unwrap(),
         destination: "2001:db8:2::/48".parse().unwrap(),
         dscp: 10,
-        frame_bytes: 333,
-        vlan: Some(Vlan { id: 100, pcp: 5 }),
+        frame_bytes: vec![333],
+        vlans: vec![Vlan { id: 100, pcp: 5 }],
         rate_bps: 5_000_000,
         ..gold.clone()
     };
@@ -88,7 +91,7 @@ fn what_is_sent_is_scored_phase_by_phase() {
     let clock: &'static MonotonicClock = Box::leak(Box::default());
     let stop = Arc::new(AtomicBool::new(false));
     let mut receiver = b.run(|| Receiver::new("right", &[1, 2, 3], clock)).unwrap().unwrap();
-    let reader = receiver.reader();
+    let reader = receiver.reader().unwrap();
     let receiving = {
         let stop = Arc::clone(&stop);
         thread::spawn(move || {
@@ -123,7 +126,7 @@ fn what_is_sent_is_scored_phase_by_phase() {
         for ((stream, &sent), rate) in streams.iter().zip(&phase.sent).zip(rates) {
             assert_eq!(scores.lost(stream.id, phase.number as u8, sent), 0, "{phase:?}");
             // 200 ms at the rate, but for the packet at either end and for what a stalled machine skips.
-            let due = rate / 5 / (u64::from(stream.ip_bytes()) * 8);
+            let due = rate / 5 / (stream.ip_bytes_of_a_turn().0 * 8);
             let skipped: u64 = remote.sent().iter().map(|sent| sent.skipped).sum();
             assert!(
                 sent <= due + 1 && sent + skipped + 1 >= due,

@@ -6,9 +6,9 @@ use std::thread::JoinHandle;
 
 use dataplane::clock::{MonotonicClock, Nanos};
 use ipnet::IpNet;
-use pktgen::flow::Stream;
 use pktgen::receive::{ReceiveError, Receiver, ScoreReader};
 use pktgen::score::Scores;
+use pktgen::stream::{FlowOrder, Protocol, Stream};
 use pktgen::transmit::{Phase, Remote, TransmitError, Transmitter};
 
 use super::services::{DemoService, SERVICES};
@@ -59,7 +59,7 @@ impl Traffic {
             let receiver = Receiver::new(WAN_INTERFACE, &ids, MonotonicClock);
             receiver.map_err(TrafficError::from)
         })?;
-        let reader = receiver.reader();
+        let reader = receiver.reader()?;
         let (mut transmitter, remote) = world.site.try_run(|| {
             let sender = Transmitter::new(SITE_INTERFACE, 0, &streams, SEED, start, MonotonicClock);
             sender.map_err(TrafficError::from)
@@ -138,14 +138,16 @@ fn stream(id: u16, service: &DemoService) -> Stream {
     };
     Stream {
         id,
+        protocol: Protocol::Udp,
         source: host(service.source),
         destination: host(service.destination),
         source_ports: 20_000..=20_063,
         destination_ports: 443..=443,
         dscp: service.class.dscp,
-        frame_bytes: (service.packet_bytes + ETHERNET) as u16,
+        frame_bytes: vec![(service.packet_bytes + ETHERNET) as u16],
         flows: 64,
-        vlan: None,
+        flow_order: FlowOrder::Step,
+        vlans: Vec::new(),
         source_mac: SITE_MAC,
         destination_mac: WAN_MAC,
         rate_bps: service.offered_bps,

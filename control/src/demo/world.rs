@@ -215,7 +215,7 @@ impl Drop for World {
 }
 
 /// A file of the demo; contracts lie in `contracts.d`.
-fn path(name: &str) -> PathBuf {
+pub(crate) fn path(name: &str) -> PathBuf {
     Path::new(DIRECTORY).join(name)
 }
 
@@ -238,7 +238,7 @@ fn write_all(cpu: Option<usize>) -> io::Result<()> {
 }
 
 /// Mounts a tmpfs over /run in a mount namespace of our own, so that the demo's files are gone with the process.
-fn private_directory() -> Result<(), WorldError> {
+pub(crate) fn private_directory() -> Result<(), WorldError> {
     let none: Option<&str> = None;
     unshare(CloneFlags::CLONE_NEWNS).map_err(|e| system("take a mount namespace of its own")(e.into()))?;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)

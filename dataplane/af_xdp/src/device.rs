@@ -79,18 +79,110 @@ pub fn set_up(name: &str, up: bool) -> Result<(), Error> {
 /// # Errors
 /// EOPNOTSUPP if the driver does not say; see [`index`].
 pub fn driver(name: &str) -> Result<String, Error> {
-    let mut info = DriverInfo {
+    Ok(driver_info(name)?.driver)
+}
+
+/// What a driver says of itself and its device. See `ethtool -i`; fields it leaves out are empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DriverInfo {
+    /// The driver's name.
+    pub driver: String,
+    /// Its version: for most drivers the kernel's.
+    pub version: String,
+    /// The firmware's version.
+    pub firmware: String,
+    /// Where the device sits, such as a PCI address.
+    pub bus: String,
+}
+
+/// What the driver says of itself and its device.
+///
+/// # Errors
+/// EOPNOTSUPP if the driver does not say; see [`index`].
+pub fn driver_info(name: &str) -> Result<DriverInfo, Error> {
+    let mut info = EthtoolDriverInfo {
         command: ETHTOOL_GDRVINFO,
         driver: [0; 32],
-        rest: [0; 160],
+        version: [0; 32],
+        firmware: [0; 32],
+        bus: [0; 32],
+        rest: [0; 64],
     };
     ethtool(name, "read the driver's name", &mut info)?;
-    let len = info
-        .driver
-        .iter()
-        .position(|&byte| byte == 0)
-        .unwrap_or(info.driver.len());
-    Ok(String::from_utf8_lossy(&info.driver[..len]).into_owned())
+    Ok(DriverInfo {
+        driver: text(&info.driver),
+        version: text(&info.version),
+        firmware: text(&info.firmware),
+        bus: text(&info.bus),
+    })
+}
+
+/// How many packets the device's own rings hold, for each queue. See `ethtool -g`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingSizes {
+    /// The receive ring.
+    pub rx: u32,
+    /// The transmit ring.
+    pub tx: u32,
+    /// The most `rx` can be.
+    pub rx_max: u32,
+    /// The most `tx` can be.
+    pub tx_max: u32,
+}
+
+/// The sizes of the device's own rings.
+///
+/// # Errors
+/// EOPNOTSUPP if the device has none or the driver does not say; see [`index`].
+pub fn ring_sizes(name: &str) -> Result<RingSizes, Error> {
+    let mut answer = EthtoolRings {
+        command: ETHTOOL_GRINGPARAM,
+        ..EthtoolRings::default()
+    };
+    ethtool(name, "read the ring sizes", &mut answer)?;
+    Ok(RingSizes {
+        rx: answer.rx,
+        tx: answer.tx,
+        rx_max: answer.rx_max,
+        tx_max: answer.tx_max,
+    })
+}
+
+/// How long the device waits before it interrupts: the sooner of a time and a count. See `ethtool -c`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Coalescing {
+    /// Microseconds after the first packet received.
+    pub rx_us: u32,
+    /// Packets received.
+    pub rx_packets: u32,
+    /// Microseconds after the first packet sent.
+    pub tx_us: u32,
+    /// Packets sent.
+    pub tx_packets: u32,
+    /// The driver changes the values for receiving by itself.
+    pub adaptive_rx: bool,
+    /// The driver changes the values for sending by itself.
+    pub adaptive_tx: bool,
+}
+
+/// How long the device waits before it interrupts.
+///
+/// # Errors
+/// EOPNOTSUPP if there is nothing to wait for or the driver does not say; see [`index`].
+pub fn coalescing(name: &str) -> Result<Coalescing, Error> {
+    let mut answer = EthtoolCoalescing {
+        command: ETHTOOL_GCOALESCE,
+        ..EthtoolCoalescing::default()
+    };
+    ethtool(name, "read the interrupt coalescing", &mut answer)?;
+    Ok(Coalescing {
+        rx_us: answer.rx_us,
+        rx_packets: answer.rx_packets,
+        tx_us: answer.tx_us,
+        tx_packets: answer.tx_packets,
+        adaptive_rx: answer.adaptive_rx != 0,
+        adaptive_tx: answer.adaptive_tx != 0,
+    })
 }
 
 /// How many queues an interface uses, and could use. See `ethtool -l`.
@@ -167,6 +259,14 @@ pub enum Offload {
     Gro,
     /// The stack leaves checksums to the device (`tx`): over veth, packets of a local stack arrive with half a checksum.
     TxChecksum,
+    /// The device checks checksums of what it receives (`rx`).
+    RxChecksum,
+    /// The device collects a packet from several pieces of memory (`sg`).
+    ScatterGather,
+    /// The device cuts large TCP packets into segments (`tso`).
+    Tso,
+    /// The stack cuts large packets as late as it can (`gso`).
+    Gso,
 }
 
 /// Whether the feature is on.
@@ -240,6 +340,10 @@ impl Offload {
             Self::Lro => (ETHTOOL_GFLAGS, ETHTOOL_SFLAGS, 1 << 15),
             Self::Gro => (ETHTOOL_GGRO, ETHTOOL_SGRO, 1),
             Self::TxChecksum => (ETHTOOL_GTXCSUM, ETHTOOL_STXCSUM, 1),
+            Self::RxChecksum => (ETHTOOL_GRXCSUM, ETHTOOL_SRXCSUM, 1),
+            Self::ScatterGather => (ETHTOOL_GSG, ETHTOOL_SSG, 1),
+            Self::Tso => (ETHTOOL_GTSO, ETHTOOL_STSO, 1),
+            Self::Gso => (ETHTOOL_GGSO, ETHTOOL_SGSO, 1),
         }
     }
 }
@@ -296,13 +400,56 @@ fn first<const N: usize>(value: [u8; sys::IFREQ_VALUE]) -> [u8; N] {
     std::array::from_fn(|i| value[i])
 }
 
+/// The text before the first zero.
+fn text(bytes: &[u8]) -> String {
+    let len = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..len]).into_owned()
+}
+
 /// struct ethtool_drvinfo of linux/ethtool.h; `rest` are names and counts nobody here reads.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct DriverInfo {
+struct EthtoolDriverInfo {
     command: u32,
     driver: [u8; 32],
-    rest: [u8; 160],
+    version: [u8; 32],
+    firmware: [u8; 32],
+    bus: [u8; 32],
+    rest: [u8; 64],
+}
+
+/// struct ethtool_ringparam.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct EthtoolRings {
+    command: u32,
+    rx_max: u32,
+    rx_mini_max: u32,
+    rx_jumbo_max: u32,
+    tx_max: u32,
+    rx: u32,
+    rx_mini: u32,
+    rx_jumbo: u32,
+    tx: u32,
+}
+
+/// struct ethtool_coalesce; `rest` are the values for low and high rates.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct EthtoolCoalescing {
+    command: u32,
+    rx_us: u32,
+    rx_packets: u32,
+    rx_us_irq: u32,
+    rx_packets_irq: u32,
+    tx_us: u32,
+    tx_packets: u32,
+    tx_us_irq: u32,
+    tx_packets_irq: u32,
+    statistics_us: u32,
+    adaptive_rx: u32,
+    adaptive_tx: u32,
+    rest: [u32; 11],
 }
 
 /// struct ethtool_channels.
@@ -329,18 +476,35 @@ struct EthtoolValue {
 }
 
 // SAFETY: integers only, laid out as in linux/ethtool.h.
-unsafe impl Plain for DriverInfo {}
+unsafe impl Plain for EthtoolDriverInfo {}
+// SAFETY: integers only, laid out as in linux/ethtool.h.
+unsafe impl Plain for EthtoolRings {}
+// SAFETY: integers only, laid out as in linux/ethtool.h.
+unsafe impl Plain for EthtoolCoalescing {}
 // SAFETY: integers only, laid out as in linux/ethtool.h.
 unsafe impl Plain for EthtoolChannels {}
 // SAFETY: integers only, laid out as in linux/ethtool.h.
 unsafe impl Plain for EthtoolValue {}
 
-const _: () = assert!(size_of::<DriverInfo>() == 196);
+// As large as the kernel's: it writes so many bytes.
+const _: () = assert!(size_of::<EthtoolDriverInfo>() == 196);
+const _: () = assert!(size_of::<EthtoolRings>() == 36);
+const _: () = assert!(size_of::<EthtoolCoalescing>() == 92);
 
 // linux/ethtool.h.
 const ETHTOOL_GDRVINFO: u32 = 0x03;
+const ETHTOOL_GCOALESCE: u32 = 0x0e;
+const ETHTOOL_GRINGPARAM: u32 = 0x10;
+const ETHTOOL_GRXCSUM: u32 = 0x14;
+const ETHTOOL_SRXCSUM: u32 = 0x15;
 const ETHTOOL_GTXCSUM: u32 = 0x16;
 const ETHTOOL_STXCSUM: u32 = 0x17;
+const ETHTOOL_GSG: u32 = 0x18;
+const ETHTOOL_SSG: u32 = 0x19;
+const ETHTOOL_GTSO: u32 = 0x1e;
+const ETHTOOL_STSO: u32 = 0x1f;
+const ETHTOOL_GGSO: u32 = 0x23;
+const ETHTOOL_SGSO: u32 = 0x24;
 const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETHTOOL_SFLAGS: u32 = 0x26;
 const ETHTOOL_GGRO: u32 = 0x2b;
@@ -358,6 +522,12 @@ mod tests {
         assert_eq!(mac("lo").unwrap(), [0; 6]);
         // No driver behind it: the answer for drivers that do not know the question.
         assert_eq!(channels("lo").unwrap().receiving(), 1);
+        // No rings and no interrupts either, and it says so.
+        assert_eq!(ring_sizes("lo").unwrap_err().errno(), Some(libc::EOPNOTSUPP));
+        assert_eq!(coalescing("lo").unwrap_err().errno(), Some(libc::EOPNOTSUPP));
+        for question in [Offload::RxChecksum, Offload::ScatterGather, Offload::Tso, Offload::Gso] {
+            assert!(offload("lo", question).is_ok(), "{question:?}");
+        }
     }
 
     #[test]

@@ -2,28 +2,33 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use dataplane::clock::{MonotonicClock, Nanos};
-use pktgen::flow::Vlan;
+use pktgen::console::stop_flag;
+use pktgen::rate::Rate;
 use pktgen::replay::{
-    AddressRule, CutPackets, Layer, PacketSink, PortRule, Repeat, Replay, ReplayOptions, Rewrite, Side, Timing,
+    self, AddressRule, CutPackets, PacketSink, PortRule, Repeat, ReplayOptions, ReplayResult, Rewrite, Side, Timing,
     VlanChange, XdpSink,
 };
+use pktgen::stream::Vlan;
 
-use super::parse_mac;
+use super::ends::end;
+use super::traffic::{mac, vlan};
+use super::{Done, Failure, usage};
 
 /// What to send, and how.
 #[derive(clap::Args)]
-pub(crate) struct Arguments {
+pub(super) struct Replay {
     /// The capture: pcap or pcapng, Ethernet
     #[arg(value_name = "CAPTURE")]
     capture: PathBuf,
-    /// The interface to send on
-    #[arg(long)]
+    /// Interface to send on
+    #[arg(long, value_name = "IF")]
     interface: String,
+    /// Its network namespace, as `ip netns` names it [default: this one]
+    #[arg(long, value_name = "NAME")]
+    netns: Option<String>,
     /// The queue of the interface
     #[arg(long, default_value_t = 0)]
     queue: u32,
@@ -60,21 +65,9 @@ struct TimingArguments {
     /// The capture's gaps divided by this: 2.0 is twice as fast
     #[arg(long, value_name = "FACTOR")]
     speed: Option<f64>,
-    /// A fixed rate: packets per second, such as 1.5M
-    #[arg(long, value_name = "PACKETS/S", value_parser = parse_number)]
-    pps: Option<f64>,
-    /// A fixed rate: bits per second with preamble, FCS and gap (layer 1), such as 10G
-    #[arg(long, value_name = "BIT/S", value_parser = parse_number)]
-    rate_l1: Option<f64>,
-    /// A fixed rate: bits per second of frames with FCS (layer 2)
-    #[arg(long, value_name = "BIT/S", value_parser = parse_number)]
-    rate_l2: Option<f64>,
-    /// A fixed rate: bits per second from the IP header on (layer 3)
-    #[arg(long, value_name = "BIT/S", value_parser = parse_number)]
-    rate_l3: Option<f64>,
-    /// As fast as possible
-    #[arg(long)]
-    max: bool,
+    /// A fixed rate whatever the gaps: 10kpps, 5Gbit/s (layer 2), 5Gbit/s@l1; max is as fast as possible
+    #[arg(long, value_name = "RATE")]
+    rate: Option<Rate>,
 }
 
 /// How often; without any of these once.
@@ -95,10 +88,10 @@ struct RepeatArguments {
 #[derive(clap::Args)]
 struct RewriteArguments {
     /// Ethernet source address of all packets
-    #[arg(long, value_name = "MAC", value_parser = parse_mac)]
+    #[arg(long, value_name = "MAC", value_parser = mac)]
     source_mac: Option<[u8; 6]>,
     /// Ethernet destination address of all packets
-    #[arg(long, value_name = "MAC", value_parser = parse_mac)]
+    #[arg(long, value_name = "MAC", value_parser = mac)]
     destination_mac: Option<[u8; 6]>,
     /// Map a prefix to another one, keeping host bits: 10.0.0.0/8=172.16.0.0/8; the first that fits is taken
     #[arg(long, value_name = "FROM=TO")]
@@ -116,26 +109,25 @@ struct RewriteArguments {
     #[arg(long, conflicts_with = "vlan")]
     strip_vlan: bool,
     /// Set VLAN and priority of the outer tag, adding one where there is none
-    #[arg(long, value_name = "ID[:PCP]", value_parser = parse_vlan)]
+    #[arg(long, value_name = "ID[:PCP]", value_parser = vlan)]
     vlan: Option<Vlan>,
 }
 
 impl TimingArguments {
-    fn timing(&self) -> Timing {
-        let layers = [
-            (self.rate_l1, Layer::L1),
-            (self.rate_l2, Layer::L2),
-            (self.rate_l3, Layer::L3),
-        ];
-        let bits = layers.into_iter().find_map(|(rate, layer)| Some((rate?, layer)));
-        match (self.pps, bits, self.max) {
-            (Some(rate), _, _) => Timing::PacketsPerSecond(rate),
-            (_, Some((rate, layer)), _) => Timing::BitsPerSecond { rate, layer },
-            (_, _, true) => Timing::AsFastAsPossible,
-            _ => Timing::Original {
+    fn timing(&self) -> Result<Timing, Failure> {
+        Ok(match self.rate {
+            None => Timing::Original {
                 speed: self.speed.unwrap_or(1.0),
             },
-        }
+            Some(Rate::PacketsPerSecond(rate)) => Timing::PacketsPerSecond(rate),
+            Some(Rate::BitsPerSecond(rate, layer)) => Timing::BitsPerSecond { rate, layer },
+            Some(Rate::Max) => Timing::AsFastAsPossible,
+            Some(Rate::Percent(_)) => {
+                return Err(usage(
+                    "--rate: a replay knows no line rate to take a share of: write 10kpps or 5Gbit/s@l1",
+                ));
+            }
+        })
     }
 }
 
@@ -173,69 +165,45 @@ impl RewriteArguments {
     }
 }
 
-/// Sends, and prints what was sent. Failure if that was not what was asked for.
-pub(crate) fn run(arguments: &Arguments) -> ExitCode {
-    match send(arguments) {
-        Ok(complaints) if complaints.is_empty() => ExitCode::SUCCESS,
-        Ok(complaints) => {
-            for complaint in complaints {
-                eprintln!("pktgen: {complaint}");
+impl Replay {
+    /// Sends, and prints what was sent. Failure if that was not what was asked for.
+    pub(super) fn run(&self) -> Done {
+        let options = ReplayOptions {
+            capture: self.capture.clone(),
+            timing: self.timing.timing()?,
+            repeat: self.repeat.repeat(),
+            rewrite: self.rewrite.rewrite(),
+            cut: if self.pad { CutPackets::Pad } else { CutPackets::Skip },
+            finish_checksums: self.finish_checksums,
+            until_error: self.until_error,
+            memory_bytes_max: self.memory.saturating_mul(1 << 20),
+        };
+        let at = end(self.netns.as_deref(), &self.interface)?;
+        let stop = stop_flag()?;
+        let result = at.namespace.run(|| -> Result<ReplayResult, Failure> {
+            if let Some(core) = self.core
+                && !core_affinity::set_for_current(core_affinity::CoreId { id: core })
+            {
+                return Err(usage(format!("there is no core {core}, or it is not ours to use")));
             }
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            eprintln!("pktgen: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn send(arguments: &Arguments) -> Result<Vec<String>, Box<dyn std::error::Error>> {
-    let options = ReplayOptions {
-        capture: arguments.capture.clone(),
-        timing: arguments.timing.timing(),
-        repeat: arguments.repeat.repeat(),
-        rewrite: arguments.rewrite.rewrite(),
-        cut: if arguments.pad {
-            CutPackets::Pad
+            let mut sink = XdpSink::bind(&at.interface, self.queue)?;
+            let replay = replay::Replay::open(&options, sink.limits())?;
+            Ok(replay.run(&mut sink, &MonotonicClock, &stop))
+        })??;
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&result)?);
         } else {
-            CutPackets::Skip
-        },
-        finish_checksums: arguments.finish_checksums,
-        until_error: arguments.until_error,
-        memory_bytes_max: arguments.memory.saturating_mul(1 << 20),
-    };
-    if let Some(core) = arguments.core
-        && !core_affinity::set_for_current(core_affinity::CoreId { id: core })
-    {
-        return Err(format!("cannot send from core {core}: there is no such core, or it is not ours to use").into());
-    }
-    let mut sink = XdpSink::bind(&arguments.interface, arguments.queue)?;
-    let replay = Replay::open(&options, sink.limits())?;
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
-    }
-    let result = replay.run(&mut sink, &MonotonicClock, &stop);
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&result)?);
-    } else {
-        print!("{}", result.text());
-    }
-    Ok(result.complaints())
-}
-
-/// A number with k, M or G behind it.
-fn parse_number(text: &str) -> Result<f64, String> {
-    let (digits, unit) = match text.char_indices().last() {
-        Some((at, 'k' | 'K')) => (&text[..at], 1e3),
-        Some((at, 'M')) => (&text[..at], 1e6),
-        Some((at, 'G')) => (&text[..at], 1e9),
-        _ => (text, 1.0),
-    };
-    match digits.trim_end().parse::<f64>() {
-        Ok(number) if number > 0.0 && number.is_finite() => Ok(number * unit),
-        _ => Err(format!("`{text}` is not a number above 0 such as 250000, 1.5M or 10G")),
+            print!("{}", result.text());
+        }
+        let complaints = result.complaints();
+        for complaint in &complaints {
+            eprintln!("pktgen: {complaint}");
+        }
+        Ok(if complaints.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 }
 
@@ -249,16 +217,6 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     seconds
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .ok_or_else(|| format!("`{text}` is not a time such as 10s, 1.5ms or 20us"))
-}
-
-fn parse_vlan(text: &str) -> Result<Vlan, String> {
-    let (id, pcp) = text.split_once(':').unwrap_or((text, "0"));
-    match (id.parse(), pcp.parse()) {
-        (Ok(id @ 0..=4095), Ok(pcp @ 0..=7)) => Ok(Vlan { id, pcp }),
-        _ => Err(format!(
-            "`{text}` is not ID or ID:PCP with a VLAN of 0 to 4095 and a priority of 0 to 7"
-        )),
-    }
 }
 
 fn nanos(duration: Duration) -> Nanos {

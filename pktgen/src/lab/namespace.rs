@@ -45,6 +45,20 @@ impl Namespace {
         })
     }
 
+    /// The namespace that `ip netns` calls so.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn named(name: &str) -> Result<Self, LabError> {
+        // A slash would leave the directory.
+        let path = std::path::Path::new("/run/netns").join(name.replace('/', "_"));
+        let file = File::open(&path)
+            .map_err(|source| LabError::new(format!("open network namespace {name} ({})", path.display()), source))?;
+        Ok(Self {
+            fd: Arc::new(file.into()),
+        })
+    }
+
     /// Runs `f` on a thread inside the namespace and waits for it. A panic in `f` goes on in the caller.
     ///
     /// # Errors

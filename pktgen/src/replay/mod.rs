@@ -40,13 +40,14 @@ use std::time::Duration;
 use dataplane::clock::Nanos;
 
 use crate::capture::CaptureError;
+use crate::rate::Layer;
 
 pub use gaps::{Bucket, GapErrors, Lateness, histogram_text};
 pub use prepare::{CutPackets, Skipped};
 pub use result::{Ended, RATE_ERROR_MAX, ReplayResult};
 pub use rewrite::{AddressRule, PortRule, Rewrite, Side, VlanChange};
 pub use sink::{Limits, PacketSink, SinkError, XdpSink};
-pub use timing::{Layer, Timer, Timing};
+pub use timing::{Timer, Timing};
 
 use prepare::Preparer;
 use run::Run;

@@ -4,10 +4,11 @@ use dataplane::packet::{self, Parsed};
 use serde::Serialize;
 
 use crate::capture::Captured;
+use crate::rate::Layer;
 
 use super::rewrite::{self, Rewrite, vlan_tags};
 use super::sink::Limits;
-use super::timing::Layer;
+use super::timing::counted;
 
 /// What happens to packets of which the capture holds only the beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,7 +106,7 @@ impl Preparer {
             let packet = &captured.data;
             // Within the limits of a frame.
             entry.len = packet.len() as u32;
-            entry.counted = self.layer.bytes(packet.len(), vlan_tags(packet)) as u32;
+            entry.counted = counted(self.layer, packet.len(), vlan_tags(packet)) as u32;
             bytes.extend_from_slice(packet);
         }
         entry

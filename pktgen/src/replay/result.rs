@@ -4,7 +4,10 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::gaps::{GapErrors, Lateness, duration, histogram_text};
+use crate::rate::Rate;
+use crate::report;
+
+use super::gaps::{Bucket, GapErrors, Lateness, duration, histogram_text};
 use super::prepare::Skipped;
 use super::timing::Timing;
 
@@ -95,6 +98,31 @@ impl ReplayResult {
             complaints.push(format!("the device refused {} packets", self.dropped_by_device));
         }
         complaints
+    }
+
+    /// The part of a [`Report`](crate::report::Report) that is about the capture `file`.
+    #[must_use]
+    pub fn to_report(&self, file: &str) -> report::Replay {
+        let errors = self.gap_errors.as_ref();
+        let bucket = |bucket: &Bucket| report::GapBucket {
+            low_ns: bucket.from_ns,
+            high_ns: bucket.to_ns,
+            gaps: bucket.gaps,
+        };
+        report::Replay {
+            file: file.to_owned(),
+            timing: match self.timing {
+                Timing::Original { speed: 1.0 } => "original gaps".to_owned(),
+                Timing::Original { speed } => format!("original gaps, {speed} times as fast"),
+                Timing::PacketsPerSecond(rate) => Rate::PacketsPerSecond(rate).to_string(),
+                Timing::BitsPerSecond { rate, layer } => Rate::BitsPerSecond(rate, layer).to_string(),
+                Timing::AsFastAsPossible => "as fast as possible".to_owned(),
+            },
+            packets: self.packets,
+            loops: self.loops,
+            gap_errors: errors.map_or_else(Vec::new, |errors| errors.buckets.iter().map(bucket).collect()),
+            gap_error_p99_ns: errors.map(|errors| errors.p99_ns),
+        }
     }
 
     /// The result as text, at most 100 columns wide but for messages.

@@ -13,7 +13,7 @@ use dataplane::checksum;
 use dataplane::packet::{self, Family, Fragment, Headers, Parsed};
 use ipnet::IpNet;
 
-use crate::flow::Vlan;
+use crate::stream::Vlan;
 
 /// What is changed in every packet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -6,6 +6,8 @@ use std::time::Duration;
 use dataplane::clock::{Clock, ManualClock, MonotonicClock, Nanos};
 use serde::Serialize;
 
+use crate::rate::Layer;
+
 use super::ReplayError;
 
 /// How fast packets go.
@@ -30,28 +32,13 @@ pub enum Timing {
     AsFastAsPossible,
 }
 
-/// Which bytes of a packet a bit rate counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Layer {
-    /// The frame with FCS, preamble, start delimiter and gap: packet + 24 bytes.
-    L1,
-    /// The frame with FCS: packet + 4 bytes.
-    #[default]
-    L2,
-    /// From the IP header on: packet - 14 bytes - 4 for each VLAN tag.
-    L3,
-}
-
-impl Layer {
-    /// Bytes that count of a packet of `packet_bytes` (from the Ethernet header on, without FCS) with `tags` VLAN tags.
-    #[must_use]
-    pub fn bytes(self, packet_bytes: usize, tags: usize) -> usize {
-        match self {
-            Self::L1 => packet_bytes + 24,
-            Self::L2 => packet_bytes + 4,
-            Self::L3 => packet_bytes.saturating_sub(14 + 4 * tags),
-        }
+/// Bytes that a bit rate counts of a packet of `packet_bytes` (from the Ethernet header on, without FCS) with `tags` VLAN
+/// tags.
+pub(super) fn counted(layer: Layer, packet_bytes: usize, tags: usize) -> usize {
+    match layer {
+        Layer::L1 => packet_bytes + 24,
+        Layer::L2 => packet_bytes + 4,
+        Layer::L3 => packet_bytes.saturating_sub(14 + 4 * tags),
     }
 }
 

@@ -5,7 +5,7 @@ use dataplane::packet::{self as headers, Family, Parsed};
 
 use super::captures::{ICMP, ICMPV6, TCP, UDP, packet};
 use super::*;
-use crate::flow::Vlan;
+use crate::stream::Vlan;
 
 /// Whether all checksums of the packet are what its bytes give.
 fn good(bytes: &[u8]) -> bool {

@@ -1,0 +1,64 @@
+//! `pktgen run`: one trial.
+
+use std::time::Instant;
+
+use pktgen::console::stop_flag;
+use pktgen::imix::FrameMix;
+use pktgen::load::own_pps;
+use pktgen::suite;
+use pktgen::trial::{Generator, GeneratorConfig};
+
+use super::Done;
+use super::bench::seconds;
+use super::ends::Ends;
+use super::load::LoadOptions;
+use super::output::Output;
+use super::traffic::Traffic;
+
+#[derive(clap::Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    ends: Ends,
+    #[command(flatten)]
+    traffic: Traffic,
+    /// Frame size or mix: 64, simple, trex, csit, aaafg (RFC 6985)
+    #[arg(long, value_name = "MIX", default_value = "64")]
+    frames: FrameMix,
+    #[command(flatten)]
+    load: LoadOptions,
+    /// How long to send
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Run {
+    pub(super) fn run(&self) -> Done {
+        let ends = self.ends.open()?;
+        let services = self
+            .traffic
+            .services(&ends.transmit, Some(&ends.receive), &self.frames)?;
+        let duration = seconds("--seconds", self.seconds)?;
+        let own_pps = if self.traffic.has_rates() {
+            own_pps(&services)
+        } else {
+            10_000.0
+        };
+        let load = self.load.load(&self.frames, &services, own_pps)?;
+        let config = GeneratorConfig {
+            transmit: ends.transmit,
+            receive: ends.receive,
+            services,
+            transmit_cpus: ends.transmit_cpus,
+            receive_cpu: ends.receive_cpu,
+            seed: self.traffic.seed,
+        };
+        let stop = stop_flag()?;
+        let mut generator = Generator::start(&config)?;
+        let begun = Instant::now();
+        let trial = generator.trial(load, duration, &stop)?;
+        let report = suite::of_trial(&config, &self.frames, &trial, begun.elapsed())?;
+        self.output.write(&report)
+    }
+}
