@@ -64,6 +64,9 @@ pub enum BenchError {
     /// The measurement.
     #[error(transparent)]
     Suite(#[from] SuiteError),
+    /// Nothing to measure with.
+    #[error("at least one frame size or mix is needed")]
+    NoFrames,
     /// The built-in configuration cannot be written.
     #[error("cannot write the built-in configuration: {0}")]
     Write(std::io::Error),
@@ -83,6 +86,9 @@ pub fn run(
     // As in the demo: traffic has the first core, the gateway's worker the last.
     let first = cores.first().map_or(0, |core| core.id);
     let last = cores.last().map_or(0, |core| core.id);
+    let Some(mix) = options.frames.first() else {
+        return Err(BenchError::NoFrames);
+    };
     let path = match &options.config {
         Some(path) => path.clone(),
         None => built_in(last)?,
@@ -92,7 +98,7 @@ pub fn run(
     let wire = &loaded.config.wires[0];
     let mut services = contracts::traffic(
         &loaded.config,
-        &lab.choice(options),
+        &choice(options, mix),
         &options.multiple,
         Timestamp::now(),
     )?;
@@ -144,7 +150,8 @@ pub fn run(
     for worker in &status.workers {
         report.notes.push(format!(
             "the gateway's worker ran on core {} and made {} turns",
-            worker.cpu.map_or_else(|| "any".to_owned(), |cpu| cpu.to_string()), worker.turns
+            worker.cpu.map_or_else(|| "any".to_owned(), |cpu| cpu.to_string()),
+            worker.turns
         ));
     }
     report
@@ -179,17 +186,17 @@ impl Lab {
         }
         Ok(lab)
     }
+}
 
-    fn choice(&self, options: &BenchOptions) -> Choice {
-        Choice {
-            direction: Direction::Egress,
-            frame_bytes: vec![60],
-            flows: options.flows,
-            flow_order: FlowOrder::Random,
-            // A wire does not look at them.
-            source_mac: [2, 0, 0, 0, 0, 1],
-            destination_mac: [2, 0, 0, 0, 0, 2],
-        }
+fn choice(options: &BenchOptions, mix: &FrameMix) -> Choice {
+    Choice {
+        direction: Direction::Egress,
+        frames: mix.clone(),
+        flows: options.flows,
+        flow_order: FlowOrder::Random,
+        // A wire does not look at them.
+        source_mac: [2, 0, 0, 0, 0, 1],
+        destination_mac: [2, 0, 0, 0, 0, 2],
     }
 }
 

@@ -6,6 +6,7 @@
 //!  weir status ◄─ socket ◄─ appliance ◄─ report ◄────────┘
 //!  weir replay: the same compile and the same workers, on a capture instead of sockets
 //!  weir demo:   a virtual network around a real `weir run`, and a verdict
+//!  weir bench:  a virtual lab around an appliance, and a report
 //! ```
 //!
 //! - [`compile`]: contracts to a table, the one place where text becomes what workers run
@@ -15,6 +16,7 @@
 //! - [`socket`], [`status`], [`report`]: what weir tells about itself
 //! - [`replay`]: captures in and out (the reader is pktgen's)
 //! - [`demo`]: a virtual network around a real `weir run`
+//! - [`bench`]: what a gateway with these contracts does on this machine
 #![deny(unsafe_code)]
 
 pub mod appliance;

@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use control::bench::{BenchError, BenchOptions};
 use control::demo::DemoOptions;
 use control::replay::{ReplayError, ReplayOptions};
 use control::run::{RunError, RunOptions};
 use control::socket::{self, Request, Response};
+use pktgen::report::Completeness;
+use pktgen::suite::Method;
 
 /// A bandwidth-entitlement gateway: conforming traffic is protected, excess goes last.
 #[derive(Parser)]
@@ -89,8 +92,41 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Measure what a gateway with these contracts does on this machine, in a virtual lab: NDR and PDR by frame size, latency,
+    /// each service's share, and what a swap of the tables costs. Needs root.
+    ///
+    /// Sender, receiver and gateway share the machine. For a box of its own, `pktgen bench` measures between two interfaces.
+    Bench(Box<Bench>),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
+}
+
+#[derive(clap::Args)]
+struct Bench {
+    /// The configuration to measure; its ports become virtual links [default: 100 built-in contracts]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How much of its entitlement each service sends: 0.9 for everyone, ads=3 for one, 0.9,ads=3 for both.
+    #[arg(long, value_name = "LIST", default_value = "0.9")]
+    multiple: pktgen::contracts::Multiples,
+    /// Frame sizes and mixes, separated by spaces: 64, 1518, simple, trex, csit, aaafg (RFC 6985).
+    #[arg(long, value_name = "LIST", default_value = "64 csit 1518")]
+    frames: String,
+    /// `quick` looks for NDR and PDR 2 % wide; `full` as FD.io CSIT does, 0.5 % wide, some minutes for each frame size.
+    #[arg(long, value_parser = ["quick", "full"], default_value = "quick")]
+    method: String,
+    /// Seconds at each load at which latency is measured.
+    #[arg(long, value_name = "S", default_value_t = 2.0, value_parser = bench_seconds)]
+    seconds: f64,
+    /// Flows of each contract.
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    flows: u32,
+    /// Write a page with plots: one file that needs nothing else.
+    #[arg(long, value_name = "FILE.html", default_value = "weir-bench.html")]
+    report: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 const DEFAULT_CONFIG: &str = "/etc/weir/weir.toml";
@@ -121,6 +157,7 @@ fn main() -> ExitCode {
             report,
         } => replay(&config, &ReplayOptions { input, port, output }, report.as_deref()),
         Command::Demo { seconds, json } => demo(&DemoOptions { seconds, quiet: json }, json),
+        Command::Bench(options) => bench(&options),
         Command::Schema => print_json(&config::json_schema()),
     }
 }
@@ -144,6 +181,73 @@ fn run(options: &RunOptions) -> ExitCode {
             )
         }
         Err(error) => fail(&error, None, 1),
+    }
+}
+
+fn bench(options: &Bench) -> ExitCode {
+    let frames = options
+        .frames
+        .split_whitespace()
+        .map(str::parse)
+        .collect::<Result<Vec<_>, _>>();
+    let frames = match frames {
+        Ok(frames) => frames,
+        Err(error) => return fail(&error, None, INVALID),
+    };
+    let wanted = BenchOptions {
+        config: options.config.clone(),
+        multiple: options.multiple.clone(),
+        frames,
+        method: if options.method == "full" {
+            Method::csit()
+        } else {
+            Method::quick()
+        },
+        seconds: std::time::Duration::from_secs_f64(options.seconds),
+        flows: options.flows,
+    };
+    let stop = match pktgen::console::stop_flag() {
+        Ok(stop) => stop,
+        Err(error) => return fail(&error, None, 1),
+    };
+    let bar = pktgen::console::Bar::default();
+    let report = control::bench::run(&wanted, &stop, &mut |step| bar.show(step));
+    drop(bar);
+    match report {
+        Ok(report) => write_bench(options, &report),
+        Err(BenchError::Config(report)) => {
+            eprint!("{}", report.render(colour()));
+            ExitCode::from(INVALID)
+        }
+        Err(error) => fail(&error, None, 1),
+    }
+}
+
+fn write_bench(options: &Bench, report: &pktgen::report::Report) -> ExitCode {
+    let text = if options.json {
+        report.json().unwrap_or_default() + "\n"
+    } else {
+        report.text()
+    };
+    // The reader may have gone: the page is still worth writing.
+    let _gone = std::io::stdout().write_all(text.as_bytes());
+    if let Err(error) = report.write_html(&options.report) {
+        return fail(&error, None, 1);
+    }
+    eprintln!("report: {}", options.report.display());
+    match &report.completeness {
+        Completeness::Complete => ExitCode::SUCCESS,
+        Completeness::Partial { why } => {
+            eprintln!("the report is partial: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench_seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.1..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("write seconds, 0.1 to 86400".to_owned()),
     }
 }
 

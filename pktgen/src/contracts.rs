@@ -12,6 +12,8 @@ use config::types::{Class, Config, Contract, Direction, Endpoint, Layer, Protoco
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use jiff::Timestamp;
 
+use crate::imix::FrameMix;
+use crate::load::frame_bytes;
 use crate::stream::{FlowOrder, Protocol, Stream, Vlan};
 use crate::trial::ServiceTraffic;
 
@@ -27,8 +29,8 @@ pub struct Multiples {
 pub struct Choice {
     /// Which contracts: those of traffic from site to wan, or from wan to site.
     pub direction: Direction,
-    /// Bytes of packets without FCS, which take turns.
-    pub frame_bytes: Vec<u16>,
+    /// Sizes of packets.
+    pub frames: FrameMix,
     /// Flows of each contract, as far as it has room for them.
     pub flows: u32,
     /// Which flow gets the next packet.
@@ -209,7 +211,7 @@ fn stream(endpoint: &Endpoint, far: IpNet, class: &Class, choice: &Choice) -> St
         source_ports,
         destination_ports,
         dscp: class.dscp.first().copied().unwrap_or(0),
-        frame_bytes: choice.frame_bytes.clone(),
+        frame_bytes: Vec::new(),
         flows: choice.flows.max(1),
         flow_order: choice.flow_order,
         vlans: Vec::new(),
@@ -225,10 +227,7 @@ fn stream(endpoint: &Endpoint, far: IpNet, class: &Class, choice: &Choice) -> St
     stream.flows = u32::try_from(stream.combinations())
         .unwrap_or(u32::MAX)
         .min(stream.flows);
-    let shortest = stream.frame_bytes_min();
-    for bytes in &mut stream.frame_bytes {
-        *bytes = shortest.max(*bytes);
-    }
+    stream.frame_bytes = frame_bytes(&choice.frames, &stream);
     stream
 }
 
@@ -327,7 +326,7 @@ rate = "10Mbit/s"
         let config = loaded.map_err(|report| report.render(false)).unwrap().config;
         let choice = Choice {
             direction,
-            frame_bytes: vec![60, 1514],
+            frames: "64,1518".parse().unwrap(),
             flows: 100_000,
             flow_order: FlowOrder::Step,
             source_mac: [2; 6],

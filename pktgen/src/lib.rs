@@ -21,9 +21,9 @@
 //! | `program` | the receiver's XDP program |
 //! | [`sequence`] | which packets of a stream have come |
 //! | [`score`] | what arrived, by stream, phase and DSCP |
+//! | [`live`] | the second engine: floods made and scored inside the kernel |
 //! | [`trial`] | a load for a time, and what it came to; the generator that runs one after the other |
 //! | [`search`] | which load to try next, and what the trials together say |
-//! | [`report`] | results as text, JSON and one HTML file, with the machine they were measured on |
 //! | [`imix`] | frame sizes and mixes of them, RFC 6985 genomes |
 //! | [`rate`] | rates as operators write them, and packets per second |
 //! | [`schedule`] | rates over time, and the exact instant of each packet |
@@ -43,6 +43,7 @@ mod flow;
 pub mod frame_builder;
 pub mod imix;
 pub mod lab;
+pub mod live;
 pub mod load;
 pub mod pace;
 pub mod probe;

@@ -2,6 +2,8 @@
 
 use dataplane::clock::Nanos;
 
+use crate::imix::FrameMix;
+use crate::rate::MeanFrame;
 use crate::stream::Stream;
 use crate::timeline::Timeline;
 use crate::transmit::Load;
@@ -68,9 +70,38 @@ pub fn shares(services: &[ServiceTraffic]) -> Vec<u32> {
     services.iter().map(share).collect()
 }
 
+/// The sizes of a mix as a stream has them: without FCS, none too short for the stream's headers and ours, and a random mix
+/// drawn once.
+#[must_use]
+pub fn frame_bytes(mix: &FrameMix, stream: &Stream) -> Vec<u16> {
+    let mix = mix.raised_to(stream.frame_bytes_min() + FCS);
+    let drawn = mix.random_seed().map_or(mix.sequence().len() as u64, |_| RANDOM_FRAMES);
+    (0..drawn).map(|frame| mix.size(frame) - FCS).collect()
+}
+
+/// What the packets of all services are on average, at their own rates.
+#[must_use]
+pub fn mean_frame(services: &[ServiceTraffic]) -> MeanFrame {
+    let mut bytes = 0.0;
+    for ServiceTraffic { stream, .. } in services {
+        let sizes = &stream.frame_bytes;
+        let sum: f64 = sizes.iter().map(|&bytes| f64::from(bytes + FCS)).sum();
+        bytes += packets_per_second(stream) * sum / sizes.len().max(1) as f64;
+    }
+    MeanFrame {
+        bytes: bytes / own_pps(services),
+        vlan_tags: services.first().map_or(0, |service| service.stream.vlans.len() as u8),
+    }
+}
+
 /// Packets per second of a stream at its own rate.
 #[must_use]
 pub fn packets_per_second(stream: &Stream) -> f64 {
     let (bytes, packets) = stream.ip_bytes_of_a_turn();
     stream.rate_bps as f64 * packets as f64 / (8 * bytes.max(1)) as f64
 }
+
+/// A random mix is drawn once for so many frames and then repeats.
+const RANDOM_FRAMES: u64 = 4096;
+/// Bytes of the frame check sequence, which mixes have and packets in memory have not.
+const FCS: u16 = 4;

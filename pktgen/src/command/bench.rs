@@ -19,9 +19,9 @@ pub(super) struct Bench {
     ends: Ends,
     #[command(flatten)]
     traffic: Traffic,
-    /// Frame sizes and mixes to measure with, separated by spaces or commas: 64, 1518, simple, trex, csit, aaafg (RFC 6985), or
+    /// Frame sizes and mixes to measure with, separated by spaces: 64, 1518, simple, trex, csit, aaafg or 64:28,570:16,1518:4 (RFC 6985), or
     /// "rfc2544" for all its sizes
-    #[arg(long, value_name = "LIST", default_value = "64,csit,1518")]
+    #[arg(long, value_name = "LIST", default_value = "64 csit 1518")]
     frames: String,
     /// mlr (RFC 9971, NDR and PDR), quick (the same in a twentieth of the time), or rfc2544
     #[arg(long, value_parser = ["mlr", "quick", "rfc2544"], default_value = "mlr")]
@@ -106,10 +106,10 @@ impl Bench {
     }
 }
 
-/// "64,csit" and the like.
-fn mixes(text: &str) -> Result<Vec<FrameMix>, Failure> {
+/// "64 csit" and the like.
+pub(super) fn mixes(text: &str) -> Result<Vec<FrameMix>, Failure> {
     let mut mixes = Vec::new();
-    for part in text.split([',', ' ']).filter(|part| !part.is_empty()) {
+    for part in text.split_whitespace() {
         if part == "rfc2544" {
             for bytes in pktgen::search::sweep::RFC2544_SIZES {
                 mixes.push(FrameMix::fixed(bytes).map_err(usage)?);

@@ -1,9 +1,8 @@
 //! How fast: one rate, a schedule, or a profile.
 
-use pktgen::imix::FrameMix;
 use pktgen::load::{self, ServiceTraffic, TrialLoad};
 use pktgen::profile::{Framing, Profile, Settings, Traffic as ProfileTraffic};
-use pktgen::rate::{LineRate, MeanFrame};
+use pktgen::rate::LineRate;
 use pktgen::schedule::Plan;
 use pktgen::timeline::Timeline;
 
@@ -34,12 +33,8 @@ pub(super) struct LoadOptions {
 
 impl LoadOptions {
     /// What to send: `own_pps` if no rate is given.
-    pub(super) fn load(&self, mix: &FrameMix, services: &[ServiceTraffic], own_pps: f64) -> Result<TrialLoad, Failure> {
-        let tags = services.first().map_or(0, |service| service.stream.vlans.len() as u8);
-        let frame = MeanFrame {
-            bytes: mix.mean_frame_bytes(),
-            vlan_tags: tags,
-        };
+    pub(super) fn load(&self, services: &[ServiceTraffic], own_pps: f64) -> Result<TrialLoad, Failure> {
+        let frame = load::mean_frame(services);
         if let Some(profile) = self.profile {
             return self.profile(profile, services, own_pps);
         }

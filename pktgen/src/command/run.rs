@@ -45,7 +45,7 @@ impl Run {
         } else {
             10_000.0
         };
-        let load = self.load.load(&self.frames, &services, own_pps)?;
+        let load = self.load.load(&services, own_pps)?;
         let config = GeneratorConfig {
             transmit: ends.transmit,
             receive: ends.receive,

@@ -63,7 +63,7 @@ impl Send {
         let duration = seconds("--seconds", self.seconds)?;
         let own_pps = pktgen::load::own_pps(&services);
         let own_pps = if self.traffic.has_rates() { own_pps } else { 10_000.0 };
-        let load = self.load.load(&self.frames, &services, own_pps)?;
+        let load = self.load.load(&services, own_pps)?;
         let streams: Vec<Stream> = services
             .iter()
             .zip(0u16..)

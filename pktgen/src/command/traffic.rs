@@ -6,8 +6,9 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use pktgen::contracts::{self, Choice, Multiples};
 use pktgen::imix::FrameMix;
+use pktgen::load::{ServiceTraffic, frame_bytes};
 use pktgen::stream::{FlowOrder, Protocol, Stream, Vlan};
-use pktgen::trial::{End, ServiceTraffic};
+use pktgen::trial::End;
 
 use super::{Failure, usage};
 
@@ -82,12 +83,11 @@ impl Traffic {
             (None, Some(end)) => mac_of(end)?,
             (None, None) => [0xff; 6],
         };
-        let frame_bytes: Vec<u16> = mix.sequence().iter().map(|bytes| bytes - FCS).collect();
         if let Some(path) = &self.contracts {
             let loaded = config::load(path).map_err(|report| usage(report.render(false)))?;
             let choice = Choice {
                 direction: self.direction,
-                frame_bytes,
+                frames: mix.clone(),
                 flows: self.flows,
                 flow_order: self.flow_order,
                 source_mac,
@@ -104,7 +104,7 @@ impl Traffic {
             // The discard port.
             destination_ports: 9..=9,
             dscp: self.dscp,
-            frame_bytes,
+            frame_bytes: Vec::new(),
             flows: self.flows,
             flow_order: self.flow_order,
             vlans: self.vlan.clone(),
@@ -112,10 +112,7 @@ impl Traffic {
             destination_mac,
             rate_bps: 1_000_000,
         };
-        let shortest = stream.frame_bytes_min();
-        for bytes in &mut stream.frame_bytes {
-            *bytes = shortest.max(*bytes);
-        }
+        stream.frame_bytes = frame_bytes(mix, &stream);
         stream.validate().map_err(usage)?;
         Ok(vec![ServiceTraffic {
             name: format!("{} to {}", self.source, self.destination),
@@ -175,6 +172,3 @@ pub(super) fn mac(text: &str) -> Result<[u8; 6], String> {
     let bytes = bytes.ok().and_then(|bytes| bytes.try_into().ok());
     bytes.ok_or_else(|| format!("`{text}` is not an Ethernet address such as 02:00:00:00:00:01"))
 }
-
-/// Bytes of the frame check sequence.
-const FCS: u16 = 4;

@@ -222,7 +222,8 @@ pub struct ServiceRow {
     pub dscp_out: Vec<DscpCount>,
     /// Of those that came; `None` if none did.
     pub latency: Option<ServiceLatency>,
-    /// Mean change of latency, up or down, from one packet of the stream to the next, in nanoseconds; `None` if not measured.
+    /// How far latency changes, up or down, from one packet of the stream to the next: median, in nanoseconds; `None` if not
+    /// measured.
     pub jitter_ns: Option<u64>,
 }
 
@@ -246,6 +247,14 @@ pub struct ServiceLatency {
     pub p99_9: u64,
     /// The most.
     pub max: u64,
+}
+
+impl ServiceLatency {
+    /// That of a histogram of nanoseconds; `None` of nothing.
+    #[must_use]
+    pub fn from_histogram(histogram: &Histogram<u64>) -> Option<Self> {
+        (!histogram.is_empty()).then(|| Percentiles::from_histogram(histogram).into())
+    }
 }
 
 impl From<Percentiles> for ServiceLatency {
@@ -378,7 +387,7 @@ pub struct ReconfigurationRow {
     pub sent: u64,
     /// Packets that did not come.
     pub lost: u64,
-    /// Lost over load: for how long all traffic would have had to stand still to lose as many.
+    /// Lost over load, of all changes together: for how long all traffic would have had to stand still to lose as many.
     #[serde(deserialize_with = "or_nan")]
     pub blocked_seconds: f64,
 }
@@ -441,6 +450,8 @@ mod tests {
         let calibration = CalibrationRow::from_histogram(1e6, 999_900.0, 1.0, &histogram);
         assert!((calibration.error_ppm + 100.0).abs() < 1e-6, "{calibration:?}");
         near(calibration.lateness_p99_ns, 99_000);
+        assert!(ServiceLatency::from_histogram(&histogram).is_some_and(|latency| latency.p50 > 0));
+        assert_eq!(ServiceLatency::from_histogram(&Histogram::new(3).unwrap()), None);
         let empty = LatencyRow::from_histogram("0 %", "64", 0.0, &Histogram::new(3).unwrap());
         assert_eq!(
             (empty.packets, empty.curve.len(), empty.percentiles),

@@ -19,7 +19,7 @@ use dataplane::clock::MonotonicClock;
 pub use crate::search::Progress;
 
 use crate::imix::FrameMix;
-use crate::load::own_pps;
+use crate::load::{frame_bytes, own_pps};
 use crate::report::{Completeness, Interface, LatencyRow, Report, Setup, SocketSetup};
 use crate::search::back_to_back::{self, BurstPlan};
 use crate::search::mlr::{self, Goal, MlrPlan};
@@ -479,8 +479,7 @@ fn labelled<'p>(label: &'p str, progress: &'p mut dyn FnMut(&Progress)) -> impl 
 fn with_sizes(services: &[ServiceTraffic], mix: &FrameMix) -> Vec<ServiceTraffic> {
     let of = |service: &ServiceTraffic| {
         let mut service = service.clone();
-        let shortest = service.stream.frame_bytes_min() + FCS;
-        service.stream.frame_bytes = rows::sizes(&mix.raised_to(shortest));
+        service.stream.frame_bytes = frame_bytes(mix, &service.stream);
         service
     };
     services.iter().map(of).collect()
@@ -532,5 +531,3 @@ fn setup(
 const CALIBRATION: Duration = Duration::from_secs(1);
 /// One point of a soak.
 const SOAK_TRIAL_S: f64 = 10.0;
-/// Bytes of the frame check sequence, which sizes on the command line have and packets in memory have not.
-const FCS: u16 = 4;

@@ -15,21 +15,9 @@ use crate::search::soak::SoakResult;
 use crate::stream::Stream;
 use crate::trial::Trial;
 
-use super::FCS;
-
 /// How a mix is named: its size, or its name and mean.
 pub(super) fn label(mix: &FrameMix) -> String {
     mix.to_string()
-}
-
-/// The mix as a stream has it: without FCS, and a random one drawn once.
-pub(super) fn sizes(mix: &FrameMix) -> Vec<u16> {
-    let frames = if mix.random_seed().is_some() {
-        RANDOM_FRAMES
-    } else {
-        mix.sequence().len() as u64
-    };
-    (0..frames).map(|frame| mix.size(frame) - FCS).collect()
 }
 
 /// Bits per second at L1 of so many packets of the mix.
@@ -192,6 +180,3 @@ pub(super) fn soak(mix: &FrameMix, load_pps: f64, found: &SoakResult) -> Soak {
             .collect(),
     }
 }
-
-/// A random mix is drawn once for so many frames and then repeats.
-const RANDOM_FRAMES: u64 = 4096;
