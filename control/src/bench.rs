@@ -29,7 +29,7 @@ use crate::demo::world::{self, WorldError};
 /// What is measured.
 #[derive(Clone, Debug)]
 pub struct BenchOptions {
-    /// The configuration to run; `None`: a built-in one of 100 contracts in three classes.
+    /// The configuration to run; `None`: a built-in one of twelve contracts in three classes.
     pub config: Option<PathBuf>,
     /// How much of its entitlement each service sends.
     pub multiple: Multiples,
@@ -241,14 +241,14 @@ fn write(path: &Path, worker_cpu: usize) -> std::io::Result<()> {
             text,
             "[[service]]\nname = \"service-{service}\"\nendpoints = [\"10.1.{service}.0/24\"]\n\
              [[contract]]\nservice = \"service-{service}\"\nclass = \"{class}\"\nregion = \"bench\"\n\
-             direction = \"egress\"\nrate = \"500 kbit/s\"\n"
+             direction = \"egress\"\nrate = \"4 Mbit/s\"\n"
         );
     }
     std::fs::write(path, text)
 }
 
-/// Contracts of the built-in configuration: at 500 kbit/s each a load that a virtual machine carries.
-const SERVICES: usize = 100;
+/// Contracts of the built-in configuration: at 4 Mbit/s each a load that a virtual machine carries.
+const SERVICES: usize = 12;
 /// How often the table is swapped under load.
 const RECONFIGURATIONS: u32 = 3;
 /// The same traffic each time.
