@@ -114,6 +114,25 @@ struct Shared {
     phases: Mutex<Vec<Begun>>,
 }
 
+impl Shared {
+    fn new(streams: usize, start: Nanos) -> Self {
+        let counters = |_| Counters {
+            ip_bytes: AtomicU64::new(0),
+            packets: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+        };
+        Self {
+            streams: (0..streams).map(counters).collect(),
+            dropped_by_device: AtomicU64::new(0),
+            phases: Mutex::new(vec![Begun {
+                from: start,
+                first: vec![0; streams],
+                lateness: None,
+            }]),
+        }
+    }
+}
+
 /// A phase, as it began.
 #[derive(Debug)]
 struct Begun {
@@ -264,21 +283,7 @@ impl<C: Clock> Transmitter<C> {
         };
         let index = device::index(interface).map_err(failed)?;
         let socket = Socket::bind(&umem, index, queue, &config, &mut Vec::new()).map_err(failed)?;
-        let counters = |_: &Stream| Counters {
-            ip_bytes: AtomicU64::new(0),
-            packets: AtomicU64::new(0),
-            skipped: AtomicU64::new(0),
-        };
-        let first = Begun {
-            from: start,
-            first: vec![0; streams.len()],
-            lateness: None,
-        };
-        let shared = Arc::new(Shared {
-            streams: streams.iter().map(counters).collect(),
-            dropped_by_device: AtomicU64::new(0),
-            phases: Mutex::new(vec![first]),
-        });
+        let shared = Arc::new(Shared::new(streams.len(), start));
         let (sender, commands) = mpsc::channel();
         let remote = Remote {
             commands: sender,

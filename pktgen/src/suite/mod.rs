@@ -176,12 +176,18 @@ pub fn run(plan: &Plan, surroundings: &mut Surroundings<'_>) -> Result<Report, S
 /// An interface could not be asked.
 pub fn of_trial(
     generator: &GeneratorConfig,
+    engine: &str,
     mix: &FrameMix,
     trial: &Trial,
     took: Duration,
 ) -> Result<Report, SuiteError> {
     let frames = std::slice::from_ref(mix);
-    let setup = setup(generator, frames, "not said", None)?;
+    let mut setup = setup(generator, frames, "not said", None)?;
+    engine.clone_into(&mut setup.engine);
+    if engine == "live" {
+        // It has none.
+        setup.sockets = None;
+    }
     let mut report = Report::begin("one trial", generator.seed, setup);
     report
         .calibration

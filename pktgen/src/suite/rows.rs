@@ -139,7 +139,10 @@ pub(super) fn reconfiguration(mix: &FrameMix, load_pps: f64, found: &Reconfigure
         changes: usable().count() as u64,
         sent: usable().map(|change| change.trial.sent).sum(),
         lost: usable().map(|change| change.trial.lost).sum(),
-        blocked_seconds: usable().filter_map(|change| change.blocked_s).sum(),
+        blocked_seconds: match usable().count() {
+            0 => f64::NAN,
+            _ => usable().filter_map(|change| change.blocked_s).sum(),
+        },
     }
 }
 
