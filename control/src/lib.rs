@@ -16,7 +16,7 @@
 //! - [`socket`], [`status`], [`report`]: what weir tells about itself
 //! - [`replay`]: captures in and out (the reader is pktgen's)
 //! - [`demo`]: a virtual network around a real `weir run`
-//! - [`bench`]: what a gateway with these contracts does on this machine
+//! - [`mod@bench`]: what a gateway with these contracts does on this machine
 #![deny(unsafe_code)]
 
 pub mod appliance;

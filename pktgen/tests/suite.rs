@@ -1,25 +1,19 @@
 //! Whole measurements over veth. Needs root; without it every test is skipped and says so.
 
+mod common;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use pktgen::lab::{Namespace, VethEnd, links, privileged};
+use pktgen::lab::{Namespace, VethEnd, links};
 use pktgen::live;
 use pktgen::load::{ServiceTraffic, TrialLoad};
 use pktgen::report::{Completeness, Report};
-use pktgen::stream::{FlowOrder, Protocol, Stream};
+use pktgen::stream::Stream;
 use pktgen::suite::{self, Method, Plan, SuiteError, Surroundings};
 use pktgen::trial::{End, GeneratorConfig};
 
-fn skipped(test: &str) -> bool {
-    match privileged() {
-        Ok(()) => false,
-        Err(error) => {
-            eprintln!("SKIPPED {test}: {error}");
-            true
-        }
-    }
-}
+use common::skipped;
 
 /// One service from `left` to `right`, which are two ends of one link, or of two if `severed`.
 fn plan(severed: bool) -> Plan {
@@ -37,20 +31,8 @@ fn plan(severed: bool) -> Plan {
         link(&VethEnd::new(&a, "left"), &VethEnd::new(&b, "right"));
     }
     let stream = Stream {
-        id: 0,
-        protocol: Protocol::Udp,
-        source: "10.1.0.0/16".parse().unwrap(),
-        destination: "198.51.100.0/24".parse().unwrap(),
-        source_ports: 1024..=65535,
-        destination_ports: 443..=443,
-        dscp: 46,
-        frame_bytes: vec![60],
-        flows: 1000,
-        flow_order: FlowOrder::Step,
-        vlans: Vec::new(),
-        source_mac: [2, 0, 0, 0, 0, 1],
-        destination_mac: [2, 0, 0, 0, 0, 2],
         rate_bps: 400_000,
+        ..common::stream()
     };
     Plan {
         title: "a cable".into(),

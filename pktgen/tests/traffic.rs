@@ -1,6 +1,8 @@
 //! Transmitter and receiver over veth, against the kernel and against tshark. Needs root; without it every test is
 //! skipped and says so.
 
+mod common;
+
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -9,37 +11,19 @@ use std::thread;
 use std::time::Duration;
 
 use dataplane::clock::{Clock, MonotonicClock, Nanos};
-use pktgen::lab::{Namespace, VethEnd, links, privileged};
+use pktgen::lab::{Namespace, VethEnd, links};
 use pktgen::receive::Receiver;
-use pktgen::stream::{FlowOrder, Protocol, Stream, Vlan};
+use pktgen::stream::{Stream, Vlan};
 use pktgen::transmit::Transmitter;
 
-fn skipped(test: &str) -> bool {
-    match privileged() {
-        Ok(()) => false,
-        Err(error) => {
-            eprintln!("SKIPPED {test}: {error}");
-            true
-        }
-    }
-}
+use common::skipped;
 
 fn streams() -> Vec<Stream> {
     let gold = Stream {
         id: 1,
-        protocol: Protocol::Udp,
-        source: "10.1.0.0/16".parse().unwrap(),
-        destination: "198.51.100.0/24".parse().unwrap(),
-        source_ports: 1024..=65535,
-        destination_ports: 443..=443,
-        dscp: 46,
         frame_bytes: vec![1514],
-        flows: 1000,
-        flow_order: FlowOrder::Step,
-        vlans: Vec::new(),
-        source_mac: [2, 0, 0, 0, 0, 1],
-        destination_mac: [2, 0, 0, 0, 0, 2],
         rate_bps: 20_000_000,
+        ..common::stream()
     };
     let small = Stream {
         id: 2,

@@ -1,22 +1,16 @@
 //! Trials over veth: what is sent comes, at the rate that was asked for. Needs root; without it every test is skipped and
 //! says so.
 
+mod common;
+
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use pktgen::lab::{Namespace, VethEnd, links, privileged};
+use pktgen::lab::{Namespace, VethEnd, links};
 use pktgen::stream::{FlowOrder, Protocol, Stream};
 use pktgen::trial::{End, Generator, GeneratorConfig, ServiceTraffic, Trial, TrialLoad};
 
-fn skipped(test: &str) -> bool {
-    match privileged() {
-        Ok(()) => false,
-        Err(error) => {
-            eprintln!("SKIPPED {test}: {error}");
-            true
-        }
-    }
-}
+use common::skipped;
 
 /// Two services on two queues of a pair of veths.
 fn generator(senders: usize, receive_cpu: Option<usize>) -> Generator {
@@ -34,20 +28,12 @@ fn generator(senders: usize, receive_cpu: Option<usize>) -> Generator {
     a.try_run(|| links::set_up("left")).unwrap();
     b.try_run(|| links::set_up("right")).unwrap();
     let stream = |protocol, dscp, frame_bytes, rate_bps| Stream {
-        id: 0,
         protocol,
-        source: "10.1.0.0/16".parse().unwrap(),
-        destination: "198.51.100.0/24".parse().unwrap(),
-        source_ports: 1024..=65535,
-        destination_ports: 443..=443,
         dscp,
         frame_bytes,
-        flows: 1000,
         flow_order: FlowOrder::Random,
-        vlans: Vec::new(),
-        source_mac: [2, 0, 0, 0, 0, 1],
-        destination_mac: [2, 0, 0, 0, 0, 2],
         rate_bps,
+        ..common::stream()
     };
     let service = |name: &str, stream| ServiceTraffic {
         name: name.into(),
