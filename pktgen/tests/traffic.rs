@@ -34,7 +34,6 @@ fn streams() -> Vec<Stream> {
     };
     let tagged = Stream {
         id: 3,
-        protocol: Protocol::Udp,
         source: "2001:db8:1::/48".parse().unwrap(),
         destination: "2001:db8:2::/48".parse().unwrap(),
         dscp: 10,
