@@ -400,6 +400,15 @@ impl Run<'_, '_> {
         };
         let found = reconfigure::measure(&plan, &mut link, &mut control, &mut **change)?;
         note_ending(&mut self.report, "reconfiguration", &found.ending);
+        for failure in found.changes.iter().filter_map(|change| change.failure.as_ref()) {
+            self.report.notes.push(format!("reconfiguration: {failure}"));
+        }
+        if found.lost_without_change > 0 {
+            let lost = found.lost_without_change;
+            self.report.notes.push(format!(
+                "reconfiguration: {lost} packets were lost at the same load without a change"
+            ));
+        }
         self.report
             .reconfiguration
             .push(rows::reconfiguration(mix, pps, &found));
