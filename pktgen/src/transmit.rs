@@ -111,6 +111,8 @@ struct Command {
 struct Shared {
     streams: Vec<Counters>,
     dropped_by_device: AtomicU64,
+    /// Packets counted as sent that the kernel has not taken from the ring yet.
+    waiting: AtomicU64,
     phases: Mutex<Vec<Begun>>,
 }
 
@@ -124,6 +126,7 @@ impl Shared {
         Self {
             streams: (0..streams).map(counters).collect(),
             dropped_by_device: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
             phases: Mutex::new(vec![Begun {
                 from: start,
                 first: vec![0; streams],
@@ -222,6 +225,12 @@ impl Remote {
                 lateness: begun.lateness.clone(),
             })
             .collect()
+    }
+
+    /// Packets counted as sent that the kernel has not taken yet: with the link down it never does.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.shared.waiting.load(Ordering::Relaxed)
     }
 
     /// Packets counted as sent that the device refused (EBUSY): lost before the wire.
@@ -509,6 +518,8 @@ impl<C: Clock> Transmitter<C> {
                 break;
             }
         }
+        let waiting = u64::from(self.socket.tx_pending());
+        self.shared.waiting.store(waiting, Ordering::Relaxed);
     }
 
     /// For how long to sleep, if that is worth it: until shortly before the next packet or change.

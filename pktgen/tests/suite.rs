@@ -57,7 +57,7 @@ fn plan(severed: bool) -> Plan {
         },
         frames: vec!["64".parse().unwrap(), "csit".parse().unwrap()],
         method: Method::quick(),
-        search_budget: Some(Duration::from_secs(4)),
+        search_budget: None,
         latency: Duration::from_millis(200),
         services: Duration::from_millis(500),
         reconfigurations: 1,

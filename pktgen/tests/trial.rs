@@ -74,6 +74,21 @@ fn assert_whole(trial: &Trial) {
     }
 }
 
+/// A trial of 1 s, again where the machine was busy with something else: what a generator that lagged says is no result.
+fn valid(generator: &mut Generator, load: &TrialLoad) -> Trial {
+    for _ in 0..10 {
+        let trial = generator
+            .trial(load, Duration::from_secs(1), &AtomicBool::new(false))
+            .unwrap();
+        if trial.invalid.is_empty() {
+            return trial;
+        }
+        eprintln!("again: {:?}", trial.invalid);
+        assert_eq!(trial.lost(), 0, "{trial:?}");
+    }
+    panic!("ten trials in a row were not valid");
+}
+
 #[test]
 fn trials_send_what_was_asked_and_see_all_of_it() {
     if skipped("trials_send_what_was_asked_and_see_all_of_it") {
@@ -83,10 +98,7 @@ fn trials_send_what_was_asked_and_see_all_of_it() {
     for (senders, receive_cpu) in [(1, None), (2, None), (1, Some(0))] {
         let mut generator = generator(senders, receive_cpu);
         for pps in [1_000.0, 20_000.5, 3_000.0] {
-            let asked = TrialLoad::PacketsPerSecond(pps);
-            let trial = generator
-                .trial(&asked, Duration::from_secs(1), &AtomicBool::new(false))
-                .unwrap();
+            let trial = valid(&mut generator, &TrialLoad::PacketsPerSecond(pps));
             assert_whole(&trial);
             // 3 Mbit/s of 46 bytes are 8152 packets a second, 9 Mbit/s of 714.7 on average are 1574.
             let share = trial.services[0].sent as f64 / trial.sent() as f64;

@@ -64,7 +64,14 @@ impl Run {
             "live" => pktgen::live::trial(&config, &load, duration, &stop)?,
             _ => Generator::start(&config)?.trial(&load, duration, &stop)?,
         };
-        let report = suite::of_trial(&config, &self.engine, &self.frames, &trial, begun.elapsed())?;
+        let report = suite::of_trial(
+            &config,
+            &self.engine,
+            &self.frames,
+            &self.load.label(&self.frames),
+            &trial,
+            begun.elapsed(),
+        )?;
         self.output.write(&report)
     }
 }

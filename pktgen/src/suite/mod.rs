@@ -148,11 +148,13 @@ pub enum SuiteError {
 /// Only if nothing could be measured; see [`SuiteError`].
 pub fn run(plan: &Plan, surroundings: &mut Surroundings<'_>) -> Result<Report, SuiteError> {
     let begun = Instant::now();
-    let report = Report::begin(
+    let mut report = Report::begin(
         plan.title.clone(),
         plan.generator.seed,
         setup(&plan.generator, &plan.frames, &plan.between, plan.line_rate_bps)?,
     );
+    // Until something says otherwise.
+    report.completeness = Completeness::Complete;
     let mut run = Run {
         plan,
         surroundings,
@@ -162,7 +164,7 @@ pub fn run(plan: &Plan, surroundings: &mut Surroundings<'_>) -> Result<Report, S
     let ended = run.all();
     let mut report = run.report;
     let completeness = match ended {
-        Ok(()) => Completeness::Complete,
+        Ok(()) => report.completeness.clone(),
         Err(error) if report.throughput.is_empty() => return Err(error),
         Err(error) => Completeness::Partial { why: error.to_string() },
     };
@@ -178,6 +180,7 @@ pub fn of_trial(
     generator: &GeneratorConfig,
     engine: &str,
     mix: &FrameMix,
+    label: &str,
     trial: &Trial,
     took: Duration,
 ) -> Result<Report, SuiteError> {
@@ -193,19 +196,23 @@ pub fn of_trial(
         .calibration
         .extend(trial.due.map(|due| rows::calibration(trial, due / trial.seconds)));
     report.services = rows::services(trial, &generator.services);
-    note_trial(&mut report, "the trial", trial);
-    let label = rows::label(mix);
+    note_losses(&mut report, "the trial", trial);
     report.latency.push(LatencyRow::from_histogram(
         "this trial",
         label,
         trial.sent_pps(),
         &trial.latency(),
     ));
-    let completeness = match trial.invalid.is_empty() {
+    let mut wrong = trial.invalid.clone();
+    if trial.sent() > 0 && trial.received() == 0 {
+        let (from, to) = (&generator.transmit.interface, &generator.receive.interface);
+        wrong.push(format!(
+            "none of the packets sent on {from} arrived on {to}: is there a way from the one to the other, for frames of this size?"
+        ));
+    }
+    let completeness = match wrong.is_empty() {
         true => Completeness::Complete,
-        false => Completeness::Partial {
-            why: trial.invalid.join("; "),
-        },
+        false => Completeness::Partial { why: wrong.join("; ") },
     };
     report.finish(took.as_secs_f64(), completeness);
     Ok(report)
@@ -221,8 +228,11 @@ struct Run<'r, 's> {
 
 impl Run<'_, '_> {
     fn all(&mut self) -> Result<(), SuiteError> {
+        // What no service can send is not measured under its name.
+        let shortest = |service: &ServiceTraffic| service.stream.frame_bytes_min() + FCS;
+        let least = self.plan.generator.services.iter().map(shortest).min().unwrap_or(0);
         for mix in &self.plan.frames {
-            self.frame(mix)?;
+            self.frame(&mix.raised_to(least))?;
         }
         self.services()?;
         if let Some((mix, pps)) = self.lossless.clone() {
@@ -231,6 +241,14 @@ impl Run<'_, '_> {
             self.soak(&mix, pps)?;
         }
         Ok(())
+    }
+
+    fn has_entitlements(&self) -> bool {
+        self.plan
+            .generator
+            .services
+            .iter()
+            .any(|service| service.multiple.is_some())
     }
 
     fn stopped(&self) -> Result<(), SuiteError> {
@@ -277,7 +295,9 @@ impl Run<'_, '_> {
             let asked = TrialLoad::PacketsPerSecond(load.load_pps);
             let trial = generator.trial(&asked, self.plan.latency, self.surroundings.stop)?;
             note_trial(&mut self.report, &format!("{label}, latency at {}", load.label), &trial);
-            let row = LatencyRow::from_histogram(load.label, &label, load.load_pps, &trial.latency());
+            let invalid = if trial.invalid.is_empty() { "" } else { " (invalid)" };
+            let of = format!("{}{invalid}", load.label);
+            let row = LatencyRow::from_histogram(of, &label, load.load_pps, &trial.latency());
             self.report.latency.push(row);
         }
         Ok(())
@@ -375,6 +395,7 @@ impl Run<'_, '_> {
     }
 
     fn reconfigure(&mut self, mix: &FrameMix, pps: f64) -> Result<(), SuiteError> {
+        let has_entitlements = self.has_entitlements();
         let Some(change) = self.surroundings.change.as_mut() else {
             return Ok(());
         };
@@ -385,6 +406,11 @@ impl Run<'_, '_> {
             services: with_sizes(&self.plan.generator.services, mix),
             ..self.plan.generator.clone()
         })?;
+        // What is above an entitlement may be lost anyway: no more is sent than the services were given.
+        let load_pps = match own_pps(generator.services()) {
+            own if has_entitlements => own.min(pps),
+            _ => pps,
+        };
         let mut link = Link::new(&mut generator, self.surroundings.stop);
         let mut progress = labelled("reconfiguration", self.surroundings.progress);
         let mut control = Control {
@@ -394,7 +420,7 @@ impl Run<'_, '_> {
             progress: &mut progress,
         };
         let plan = ReconfigurePlan {
-            load_pps: pps,
+            load_pps,
             trial_s: 1.0,
             repetitions: self.plan.reconfigurations,
         };
@@ -411,7 +437,7 @@ impl Run<'_, '_> {
         }
         self.report
             .reconfiguration
-            .push(rows::reconfiguration(mix, pps, &found));
+            .push(rows::reconfiguration(mix, load_pps, &found));
         Ok(())
     }
 
@@ -439,6 +465,13 @@ impl Run<'_, '_> {
         };
         let found = back_to_back::search(&plan, &mut link, &mut control)?;
         note_ending(&mut self.report, "back-to-back", &found.ending);
+        let bounded = found.at_generator_limit + found.at_packets_max;
+        if bounded > 0 {
+            let note = format!(
+                "back-to-back: {bounded} of the bursts were the longest the generator sends, and not the device's limit"
+            );
+            self.report.notes.push(note);
+        }
         self.report.back_to_back.push(rows::bursts(mix, max_pps, &found));
         Ok(())
     }
@@ -474,6 +507,11 @@ fn note_trial(report: &mut Report, what: &str, trial: &Trial) {
     for fault in &trial.invalid {
         report.notes.push(format!("{what}: invalid: {fault}"));
     }
+    note_losses(report, what, trial);
+}
+
+/// What counts as lost and was not.
+fn note_losses(report: &mut Report, what: &str, trial: &Trial) {
     if trial.corrupted > 0 {
         let corrupted = trial.corrupted;
         report.notes.push(format!(
@@ -488,9 +526,15 @@ fn note_trial(report: &mut Report, what: &str, trial: &Trial) {
     }
 }
 
+/// A search that ended before its time makes the report partial.
 fn note_ending(report: &mut Report, what: &str, ending: &Ending) {
-    if ending.is_partial() {
-        report.notes.push(format!("{what}: {ending}"));
+    if !ending.is_partial() {
+        return;
+    }
+    let why = format!("{what}: {ending}");
+    report.notes.push(why.clone());
+    if report.completeness == Completeness::Complete {
+        report.completeness = Completeness::Partial { why };
     }
 }
 
@@ -560,3 +604,5 @@ fn setup(
 const CALIBRATION: Duration = Duration::from_secs(1);
 /// One point of a soak.
 const SOAK_TRIAL_S: f64 = 10.0;
+/// Bytes of the frame check sequence, which mixes have and packets in memory have not.
+const FCS: u16 = 4;
