@@ -36,16 +36,20 @@ step "model checks (loom)"
 RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --release --locked -p af_xdp --lib loom
 RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --release --locked -p weir-dataplane --lib loom
 
-step "demo"
+step "demo and bench"
 cargo build --release --locked
 if [ "$(id -u)" = 0 ]; then
     target/release/weir demo --json > target/demo.json || target/release/weir demo --json > target/demo.json
     echo "demo passed: target/demo.json"
+    # On a machine that shares its cores a search may stay partial; the report must be there.
+    rm -f target/weir-bench.html
+    target/release/weir bench --frames 64 --seconds 0.5 --report target/weir-bench.html || test -s target/weir-bench.html
 else
-    echo "SKIPPED (needs root): weir demo"
+    echo "SKIPPED (needs root): weir demo, weir bench"
 fi
 
 step "benchmarks run"
 cargo bench --locked -p weir-benches --bench pipeline -- --quick
+cargo bench --locked -p weir-benches --bench generate -- --quick
 echo
 echo "all checks passed"

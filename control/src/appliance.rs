@@ -14,7 +14,7 @@ use config::{Config, Loaded, Report};
 use dataplane::clock::{Clock, MonotonicClock, Nanos};
 use dataplane::lane::Lane;
 use dataplane::path::PortShare;
-use dataplane::port::{Attached, KernelCounters, OnStall, QUEUES_MAX, STALE_AFTER, XdpPort};
+use dataplane::port::{Attached, KernelCounters, OnStall, Program, QUEUES_MAX, STALE_AFTER, XdpPort};
 use dataplane::stats::{KICKS, PathCounters};
 use dataplane::worker::{Poll, Worker, WorkerShared, WorkerState};
 use jiff::Timestamp;
@@ -184,6 +184,12 @@ struct RunningPort {
     attached: Option<Attached>,
 }
 
+impl Drop for Appliance {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}
+
 impl Appliance {
     /// Starts the gateway that `loaded` describes. Needs CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF (and CAP_IPC_LOCK where the
     /// locked-memory limit is small); see `af_xdp` and `dataplane::port` for the system calls.
@@ -215,20 +221,45 @@ impl Appliance {
         };
         let mut programs = plan::load_programs(&config, on_stall, STALE_AFTER)?;
         let shares: Vec<Arc<PortShare>> = config.ports.iter().map(|_| Arc::new(PortShare::new())).collect();
-        let mut workers = Vec::new();
-        let mut shared = Vec::new();
+        let mut appliance = Self {
+            path: path.to_owned(),
+            config,
+            compiler,
+            compiled,
+            publisher,
+            workers: Vec::new(),
+            shared: Vec::new(),
+            ports: Vec::new(),
+            started: Instant::now(),
+            last_reload_error: None,
+        };
+        // If anything fails from here on, dropping the appliance ends the workers there are.
+        appliance.start_workers(&plan, &interfaces, &shares, &mut programs)?;
+        appliance.attach(interfaces, programs)?;
+        bridges.keep();
+        Ok(appliance)
+    }
+
+    /// Builds all workers, and then starts them, so that nothing runs if one cannot be built.
+    fn start_workers(
+        &mut self,
+        plan: &Plan,
+        interfaces: &[Interface],
+        shares: &[Arc<PortShare>],
+        programs: &mut [Program],
+    ) -> Result<(), StartError> {
         let mut unstarted = Vec::new();
         for (number, planned) in plan.workers.iter().enumerate() {
             let share = Arc::new(WorkerShared::new(planned.lanes.len()));
             let built = plan::build_worker(
                 number,
                 planned,
-                &plan,
-                &config,
-                &interfaces,
-                &shares,
-                &mut programs,
-                &publisher.current(),
+                plan,
+                &self.config,
+                interfaces,
+                shares,
+                programs,
+                &self.publisher.current(),
                 share.clone(),
             )?;
             let lanes = planned
@@ -237,53 +268,39 @@ impl Appliance {
                 .zip(built.worker.lanes())
                 .map(|(lane, ends)| LaneEnds::new(lane, ends));
             let lanes = lanes.collect::<Result<_, _>>().map_err(StartError::Thread)?;
-            workers.push(RunningWorker {
+            self.workers.push(RunningWorker {
                 cpu: planned.cpu,
                 frames: built.frames,
                 thread: None,
                 lanes,
             });
-            shared.push(share);
+            self.shared.push(share);
             unstarted.push(built.worker);
         }
-        let poll = match config.workers.poll {
+        let poll = match self.config.workers.poll {
             config::Poll::Busy => Poll::Busy,
             config::Poll::Adaptive => Poll::Adaptive,
         };
-        let mut appliance = Self {
-            path: path.to_owned(),
-            config,
-            compiler,
-            compiled,
-            publisher,
-            workers,
-            shared,
-            ports: interfaces
-                .into_iter()
-                .map(|interface| RunningPort {
-                    interface,
-                    attached: None,
-                })
-                .collect(),
-            started: Instant::now(),
-            last_reload_error: None,
-        };
-        for (running, worker) in appliance.workers.iter_mut().zip(unstarted) {
+        for (running, worker) in self.workers.iter_mut().zip(unstarted) {
             running.thread = Some(spawn(worker, running.cpu, poll).map_err(StartError::Thread)?);
         }
-        wait_for(&appliance.shared, 1, Duration::from_secs(1));
-        for (number, program) in programs.into_iter().enumerate() {
-            let port = &appliance.config.ports[number];
-            let running = &mut appliance.ports[number];
-            let wanted = plan::xdp_mode(port.xdp);
-            let attached = program.attach(&port.interface, running.interface.index, wanted);
-            running.attached = Some(attached.map_err(|cause| StartError::Program {
-                port: port.name.clone(),
-                cause,
-            })?);
+        wait_for(&self.shared, 1, Duration::from_secs(1));
+        Ok(())
+    }
+
+    /// Attaches the programs: from here on packets go to the workers.
+    fn attach(&mut self, interfaces: Vec<Interface>, programs: Vec<Program>) -> Result<(), StartError> {
+        for ((interface, program), port) in interfaces.into_iter().zip(programs).zip(&self.config.ports) {
+            let attached = program.attach(&port.interface, interface.index, plan::xdp_mode(port.xdp));
+            self.ports.push(RunningPort {
+                interface,
+                attached: Some(attached.map_err(|cause| StartError::Program {
+                    port: port.name.clone(),
+                    cause,
+                })?),
+            });
         }
-        bridges.keep();
-        Ok(appliance)
+        Ok(())
     }
 
     /// Reads the configuration again and swaps the table, whole. Ports, wires, workers and `fail` must be the same.
@@ -363,19 +380,20 @@ impl Appliance {
 
     /// Detaches the programs, lets the workers finish what they hold, closes the sockets. Returns the last status.
     pub fn stop(mut self) -> Status {
+        self.halt();
+        self.status()
+    }
+
+    fn halt(&mut self) {
         for port in &mut self.ports {
             port.attached.iter_mut().for_each(Attached::detach);
         }
         for shared in &self.shared {
             shared.stop();
         }
-        let mut closed = Vec::new();
-        for worker in &mut self.workers {
-            if let Some(Ok(worker)) = worker.thread.take().map(JoinHandle::join) {
-                closed.push(worker);
-            }
-        }
-        self.status()
+        // Workers give themselves back, and with them their sockets: all are closed here, after the last has ended.
+        let threads = self.workers.iter_mut().filter_map(|worker| worker.thread.take());
+        let _closed: Vec<_> = threads.map(JoinHandle::join).collect();
     }
 
     fn publish(&mut self, compiled: Compiled) -> u64 {

@@ -21,7 +21,7 @@ use pktgen::report::Report;
 use pktgen::search::Progress;
 use pktgen::stream::FlowOrder;
 use pktgen::suite::{self, Method, Plan, SuiteError, Surroundings};
-use pktgen::trial::{End, GeneratorConfig};
+use pktgen::trial::{End, GeneratorConfig, ServiceTraffic};
 
 use crate::appliance::{Appliance, StartError};
 use crate::demo::world::{self, WorldError};
@@ -29,7 +29,7 @@ use crate::demo::world::{self, WorldError};
 /// What is measured.
 #[derive(Clone, Debug)]
 pub struct BenchOptions {
-    /// The configuration to run; `None`: a built-in one of 100 contracts in three classes.
+    /// The configuration to run; `None`: a built-in one of twelve contracts in three classes.
     pub config: Option<PathBuf>,
     /// How much of its entitlement each service sends.
     pub multiple: Multiples,
@@ -95,7 +95,6 @@ pub fn run(
     };
     let loaded = config::load(&path).map_err(|report| BenchError::Config(Box::new(report)))?;
     let lab = Lab::build(&loaded.config)?;
-    let wire = &loaded.config.wires[0];
     let mut services = contracts::traffic(
         &loaded.config,
         &choice(options, mix),
@@ -103,38 +102,7 @@ pub fn run(
         Timestamp::now(),
     )?;
     services.retain(|service| service.stream.rate_bps > 0);
-    let plan = Plan {
-        title: format!("weir with {}", describe(options, &loaded.config)),
-        between: format!(
-            "weir {}, from {} to {}",
-            env!("CARGO_PKG_VERSION"),
-            loaded.config.ports[wire.site].name,
-            loaded.config.ports[wire.wan].name
-        ),
-        generator: GeneratorConfig {
-            transmit: End {
-                namespace: lab.site.clone(),
-                interface: peer(wire.site),
-            },
-            receive: End {
-                namespace: lab.wan.clone(),
-                interface: peer(wire.wan),
-            },
-            services,
-            transmit_cpus: vec![first],
-            receive_cpu: Some(first),
-            seed: SEED,
-        },
-        frames: options.frames.clone(),
-        method: options.method.clone(),
-        search_budget: None,
-        latency: options.seconds,
-        services: options.seconds,
-        reconfigurations: RECONFIGURATIONS,
-        bursts: 0,
-        soak: Duration::ZERO,
-        line_rate_bps: None,
-    };
+    let plan = plan(options, &loaded.config, &lab, services, first);
     let mut appliance = lab.gateway.run(|| Appliance::start(&path, loaded))??;
     let mut reload = |_| appliance.reload().map(drop).map_err(|error| error.to_string());
     let report = suite::run(
@@ -158,6 +126,42 @@ pub fn run(
         .notes
         .push("sender, receiver and gateway shared this machine: on a box of its own the gateway does more".into());
     Ok(report)
+}
+
+fn plan(options: &BenchOptions, config: &Config, lab: &Lab, services: Vec<ServiceTraffic>, traffic_cpu: usize) -> Plan {
+    let wire = &config.wires[0];
+    Plan {
+        title: format!("weir with {}", describe(options, config)),
+        between: format!(
+            "weir {}, from {} to {}",
+            env!("CARGO_PKG_VERSION"),
+            config.ports[wire.site].name,
+            config.ports[wire.wan].name
+        ),
+        generator: GeneratorConfig {
+            transmit: End {
+                namespace: lab.site.clone(),
+                interface: peer(wire.site),
+            },
+            receive: End {
+                namespace: lab.wan.clone(),
+                interface: peer(wire.wan),
+            },
+            services,
+            transmit_cpus: vec![traffic_cpu],
+            receive_cpu: Some(traffic_cpu),
+            seed: SEED,
+        },
+        frames: options.frames.clone(),
+        method: options.method.clone(),
+        search_budget: None,
+        latency: options.seconds,
+        services: options.seconds,
+        reconfigurations: RECONFIGURATIONS,
+        bursts: 0,
+        soak: Duration::ZERO,
+        line_rate_bps: None,
+    }
 }
 
 /// The three places, and a link for each port.
@@ -241,15 +245,31 @@ fn write(path: &Path, worker_cpu: usize) -> std::io::Result<()> {
             text,
             "[[service]]\nname = \"service-{service}\"\nendpoints = [\"10.1.{service}.0/24\"]\n\
              [[contract]]\nservice = \"service-{service}\"\nclass = \"{class}\"\nregion = \"bench\"\n\
-             direction = \"egress\"\nrate = \"500 kbit/s\"\nburst = \"20ms\"\n"
+             direction = \"egress\"\nrate = \"4 Mbit/s\"\n"
         );
     }
     std::fs::write(path, text)
 }
 
-/// Contracts of the built-in configuration: at 500 kbit/s each a load that a virtual machine carries.
-const SERVICES: usize = 100;
+/// Contracts of the built-in configuration: at 4 Mbit/s each a load that a virtual machine carries.
+const SERVICES: usize = 12;
 /// How often the table is swapped under load.
 const RECONFIGURATIONS: u32 = 3;
 /// The same traffic each time.
 const SEED: u64 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_configuration_is_valid() {
+        let directory = std::env::temp_dir().join(format!("weir-bench-test-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("weir.toml");
+        write(&path, 0).unwrap();
+        let loaded = config::load(&path);
+        std::fs::remove_dir_all(&directory).unwrap();
+        assert_eq!(loaded.unwrap().config.contracts.len(), SERVICES);
+    }
+}

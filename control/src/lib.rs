@@ -14,14 +14,13 @@
 //! - [`plan`], [`interface`]: which worker owns what, and interfaces made ready and put back
 //! - [`appliance`]: all of that from start to stop; [`run`]: signals, reloads, housekeeping
 //! - [`socket`], [`status`], [`report`]: what weir tells about itself
-//! - [`replay`], [`capture`]: captures in and out
+//! - [`replay`]: captures in and out (the reader is pktgen's)
 //! - [`demo`]: a virtual network around a real `weir run`
-//! - [`bench`]: what a gateway with these contracts does on this machine
+//! - [`mod@bench`]: what a gateway with these contracts does on this machine
 #![deny(unsafe_code)]
 
 pub mod appliance;
 pub mod bench;
-pub mod capture;
 pub mod compile;
 pub mod demo;
 pub mod interface;

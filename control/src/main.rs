@@ -103,7 +103,7 @@ enum Command {
 
 #[derive(clap::Args)]
 struct Bench {
-    /// The configuration to measure; its ports become virtual links [default: 100 built-in contracts]
+    /// The configuration to measure; its ports become virtual links [default: 12 built-in contracts]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// How much of its entitlement each service sends: 0.9 for everyone, ads=3 for one, 0.9,ads=3 for both.

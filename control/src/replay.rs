@@ -21,8 +21,8 @@ use dataplane::worker::{Worker, WorkerShared};
 use jiff::Timestamp;
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
 use pcap_file::{DataLink, TsResolution};
+use pktgen::capture::{CaptureError, CaptureReader, Captured};
 
-use crate::capture::{CaptureError, CaptureReader, Captured};
 use crate::compile::{CompileError, Compiled, Compiler};
 use crate::publish::Publisher;
 use crate::report::{LedgerReport, TrafficReport};

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use common::{Chance, Scratch, checked, number_from};
 use config::Config;
-use control::capture::{CaptureError, CaptureReader, Captured};
 use control::replay::{ReplayError, ReplayOptions, replay};
 use control::report::TrafficReport;
+use pktgen::capture::{CaptureError, CaptureReader, Captured};
 
 const CONFIG: &str = r#"
 region = "here"

@@ -47,7 +47,7 @@ impl Flows {
         let index = match &self.order {
             Order::Step => sequence % count,
             // The high half of a product is a fair share of the range (Lemire 2019), without a division.
-            Order::Random => (u128::from(mix(self.seed ^ sequence)) * u128::from(count) >> 64) as u64,
+            Order::Random => ((u128::from(mix(self.seed ^ sequence)) * u128::from(count)) >> 64) as u64,
             Order::Zipf(zipf) => {
                 let mut random = SmallRng::seed_from_u64(self.seed ^ sequence);
                 (zipf.sample(&mut random) as u64).clamp(1, count) - 1

@@ -31,9 +31,12 @@
 //! | [`profile`] | traffic of known workloads, and hostile ones, with their sources |
 //! | [`report`] | results as text, JSON and one HTML file, with the machine they were measured on |
 //! | [`console`] | progress and Ctrl-C of commands |
+//! | [`capture`] | packets out of pcap and pcapng files |
+//! | [`replay`] | sending captures: timing, loops, other addresses |
 //! | [`lab`] | network namespaces and veth pairs that leave no trace |
 #![deny(unsafe_code)]
 
+pub mod capture;
 pub mod console;
 pub mod contracts;
 mod flow;
@@ -48,6 +51,7 @@ pub mod profile;
 mod program;
 pub mod rate;
 pub mod receive;
+pub mod replay;
 pub mod report;
 mod rota;
 pub mod schedule;

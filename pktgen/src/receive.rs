@@ -84,6 +84,12 @@ impl ScoreReader {
         }
     }
 
+    /// Packets of one phase that have come, each once.
+    #[must_use]
+    pub fn unique_in(&self, phase: u8) -> u64 {
+        self.lock().scores().totals(|key| key.phase == phase).unique
+    }
+
     /// See [`Scorer::take_phase`].
     #[must_use]
     pub fn take_phase(&self, phase: u8) -> Scores {

@@ -111,7 +111,29 @@ struct Command {
 struct Shared {
     streams: Vec<Counters>,
     dropped_by_device: AtomicU64,
+    /// Packets counted as sent that the kernel has not taken from the ring yet.
+    waiting: AtomicU64,
     phases: Mutex<Vec<Begun>>,
+}
+
+impl Shared {
+    fn new(streams: usize, start: Nanos) -> Self {
+        let counters = |_| Counters {
+            ip_bytes: AtomicU64::new(0),
+            packets: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+        };
+        Self {
+            streams: (0..streams).map(counters).collect(),
+            dropped_by_device: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
+            phases: Mutex::new(vec![Begun {
+                from: start,
+                first: vec![0; streams],
+                lateness: None,
+            }]),
+        }
+    }
 }
 
 /// A phase, as it began.
@@ -205,6 +227,12 @@ impl Remote {
             .collect()
     }
 
+    /// Packets counted as sent that the kernel has not taken yet: with the link down it never does.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.shared.waiting.load(Ordering::Relaxed)
+    }
+
     /// Packets counted as sent that the device refused (EBUSY): lost before the wire.
     #[must_use]
     pub fn dropped_by_device(&self) -> u64 {
@@ -264,21 +292,7 @@ impl<C: Clock> Transmitter<C> {
         };
         let index = device::index(interface).map_err(failed)?;
         let socket = Socket::bind(&umem, index, queue, &config, &mut Vec::new()).map_err(failed)?;
-        let counters = |_: &Stream| Counters {
-            ip_bytes: AtomicU64::new(0),
-            packets: AtomicU64::new(0),
-            skipped: AtomicU64::new(0),
-        };
-        let first = Begun {
-            from: start,
-            first: vec![0; streams.len()],
-            lateness: None,
-        };
-        let shared = Arc::new(Shared {
-            streams: streams.iter().map(counters).collect(),
-            dropped_by_device: AtomicU64::new(0),
-            phases: Mutex::new(vec![first]),
-        });
+        let shared = Arc::new(Shared::new(streams.len(), start));
         let (sender, commands) = mpsc::channel();
         let remote = Remote {
             commands: sender,
@@ -504,6 +518,8 @@ impl<C: Clock> Transmitter<C> {
                 break;
             }
         }
+        let waiting = u64::from(self.socket.tx_pending());
+        self.shared.waiting.store(waiting, Ordering::Relaxed);
     }
 
     /// For how long to sleep, if that is worth it: until shortly before the next packet or change.

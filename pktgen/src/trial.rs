@@ -265,7 +265,7 @@ impl Generator {
     /// A thread has ended, or the receiver's counters cannot be read.
     pub fn trial(
         &mut self,
-        load: TrialLoad,
+        load: &TrialLoad,
         duration: Duration,
         interrupted: &AtomicBool,
     ) -> Result<Trial, TrialError> {
@@ -286,11 +286,9 @@ impl Generator {
         // Nobody minds the exact instant from here on.
         let _whole = sleep_until(until, &AtomicBool::new(false));
         let phases = self.ended_phases()?;
-        self.drain(
-            phases.iter().flat_map(|phase| &phase.sent).sum(),
-            before.strays.received,
-        );
-        let scores = self.reader.take_phase((self.phase - 1) as u8);
+        let phase = (self.phase - 1) as u8;
+        self.drain(phases.iter().flat_map(|phase| &phase.sent).sum(), phase);
+        let scores = self.reader.take_phase(phase);
         let after = self.strays()?;
         let mut trial = self.score(&phases, &scores, until.since(from).0 as f64 / 1e9);
         trial.due = load.due(until.since(from));
@@ -323,15 +321,15 @@ impl Generator {
     }
 
     /// Waits for stragglers: until all have come, or none has for a while.
-    fn drain(&self, sent: u64, received_before: u64) {
+    fn drain(&self, sent: u64, phase: u8) {
         let mut last = (MonotonicClock.now(), 0);
         loop {
             let now = MonotonicClock.now();
-            let received = self.reader.strays().received;
+            let received = self.reader.unique_in(phase);
             if received != last.1 {
                 last = (now, received);
             }
-            if received - received_before >= sent || now.since(last.0) > QUIET {
+            if received >= sent || now.since(last.0) > QUIET {
                 return;
             }
             thread::sleep(Duration::from_millis(1));
@@ -349,6 +347,7 @@ impl Generator {
                 .map(|sent| sent.skipped)
                 .sum(),
             dropped_by_sender: self.senders.iter().map(Remote::dropped_by_device).sum(),
+            waiting: self.senders.iter().map(Remote::waiting).sum(),
         })
     }
 
@@ -409,6 +408,7 @@ struct Strays {
     overrun: u64,
     skipped: u64,
     dropped_by_sender: u64,
+    waiting: u64,
 }
 
 /// What the generator did wrong.
@@ -422,6 +422,12 @@ fn faults(trial: &Trial, before: &Strays, after: &Strays, whole: bool) -> Vec<St
         let late = crate::pace::CATCH_UP_MAX.0 / 1_000_000;
         faults.push(format!(
             "the sender was more than {late} ms late and left out {skipped} packets"
+        ));
+    }
+    if after.waiting > 0 {
+        let waiting = after.waiting;
+        faults.push(format!(
+            "{waiting} packets are still in the sender's ring: is its link up? (`ip link`)"
         ));
     }
     let overrun = after.overrun - before.overrun;

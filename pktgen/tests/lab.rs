@@ -1,23 +1,17 @@
 //! The lab against the kernel itself. Needs root (CAP_SYS_ADMIN, CAP_NET_ADMIN); without it every test is skipped and
 //! says so.
 
+mod common;
+
 use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pktgen::lab::{Namespace, VethEnd, links, privileged};
+use pktgen::lab::{Namespace, VethEnd, links};
 
-fn skipped(test: &str) -> bool {
-    match privileged() {
-        Ok(()) => false,
-        Err(error) => {
-            eprintln!("SKIPPED {test}: {error}");
-            true
-        }
-    }
-}
+use common::skipped;
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()

@@ -1,6 +1,8 @@
 //! Transmitter and receiver over veth, against the kernel and against tshark. Needs root; without it every test is
 //! skipped and says so.
 
+mod common;
+
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -9,37 +11,19 @@ use std::thread;
 use std::time::Duration;
 
 use dataplane::clock::{Clock, MonotonicClock, Nanos};
-use pktgen::lab::{Namespace, VethEnd, links, privileged};
+use pktgen::lab::{Namespace, VethEnd, links};
 use pktgen::receive::Receiver;
-use pktgen::stream::{FlowOrder, Protocol, Stream, Vlan};
+use pktgen::stream::{Protocol, Stream, Vlan};
 use pktgen::transmit::Transmitter;
 
-fn skipped(test: &str) -> bool {
-    match privileged() {
-        Ok(()) => false,
-        Err(error) => {
-            eprintln!("SKIPPED {test}: {error}");
-            true
-        }
-    }
-}
+use common::skipped;
 
 fn streams() -> Vec<Stream> {
     let gold = Stream {
         id: 1,
-        protocol: Protocol::Udp,
-        source: "10.1.0.0/16".parse().unwrap(),
-        destination: "198.51.100.0/24".parse().unwrap(),
-        source_ports: 1024..=65535,
-        destination_ports: 443..=443,
-        dscp: 46,
         frame_bytes: vec![1514],
-        flows: 1000,
-        flow_order: FlowOrder::Step,
-        vlans: Vec::new(),
-        source_mac: [2, 0, 0, 0, 0, 1],
-        destination_mac: [2, 0, 0, 0, 0, 2],
         rate_bps: 20_000_000,
+        ..common::stream()
     };
     let small = Stream {
         id: 2,
@@ -50,7 +34,6 @@ fn streams() -> Vec<Stream> {
     };
     let tagged = Stream {
         id: 3,
-        protocol: Protocol::Udp,
         source: "2001:db8:1::/48".parse().unwrap(),
         destination: "2001:db8:2::/48".parse().unwrap(),
         dscp: 10,
@@ -157,24 +140,34 @@ fn tshark_finds_every_checksum_good() {
         return;
     }
     let (a, b) = wire(1);
+    let fields = [
+        "frame.len",
+        "ip.checksum.status",
+        "udp.checksum.status",
+        "tcp.checksum.status",
+        "icmp.checksum.status",
+        "icmpv6.checksum.status",
+        "ip.dsfield.dscp",
+        "vlan.id",
+        "ieee8021ad.id",
+    ];
     let mut command = Command::new("tshark");
-    command
-        .args(["-i", "right", "-l", "-a", "duration:4", "-T", "fields"])
-        .args(["-o", "ip.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE"])
-        .args([
-            "-e",
-            "ip.checksum.status",
-            "-e",
-            "udp.checksum.status",
-            "-e",
-            "udp.length",
-            "-e",
-            "vlan.id",
-            "-e",
-            "ip.dsfield.dscp",
-        ])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.args([
+        "-i",
+        "right",
+        "-l",
+        "-a",
+        "duration:4",
+        "-T",
+        "fields",
+        "-o",
+        "ip.check_checksum:TRUE",
+    ]);
+    command.args(["-o", "udp.check_checksum:TRUE", "-o", "tcp.check_checksum:TRUE"]);
+    for field in fields {
+        command.args(["-e", field]);
+    }
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let Ok(mut tshark) = b.spawn(&mut command) else {
         eprintln!("SKIPPED tshark_finds_every_checksum_good: no tshark");
         return;
@@ -185,28 +178,54 @@ fn tshark_finds_every_checksum_good() {
     thread::sleep(Duration::from_millis(500));
     let clock = MonotonicClock;
     let (mut transmitter, remote) = a
-        .run(|| Transmitter::new("left", 0, &streams(), 7, clock.now(), &clock))
+        .run(|| Transmitter::new("left", 0, &all_kinds(), 7, clock.now(), &clock))
         .unwrap()
         .unwrap();
     let end = clock.now().plus(Nanos(300_000_000));
     transmitter.run(end, &AtomicBool::new(false));
     let output = tshark.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    // Status 1 is "good"; IPv6 has no header checksum.
+    // Status 1 is "good"; IPv6 has no header checksum, and ICMP over IPv4 and 802.1ad have columns of their own.
     let sent = remote.sent();
-    for (line, sent) in [
-        ("1\t1\t1480\t\t46", sent[0].packets),
-        ("1\t1\t26\t\t0", sent[1].packets),
-        ("\t1\t275\t100\t", sent[2].packets),
-    ] {
-        assert_eq!(
-            text.lines().filter(|found| *found == line).count() as u64,
-            sent,
-            "{line:?} in\n{text:.600}"
-        );
+    let expected = [
+        "1514\t1\t1\t\t\t\t46\t\t",
+        "60\t1\t1\t\t\t\t0\t\t",
+        "333\t\t1\t\t\t\t\t100\t",
+        "200\t1\t\t1\t\t\t46\t\t",
+        "98\t1\t\t\t1\t\t46\t\t",
+        "120\t\t\t\t\t1\t\t\t",
+        "128\t1\t1\t\t\t\t46\t100\t7",
+    ];
+    for (line, sent) in expected.iter().zip(&sent) {
+        assert!(sent.packets > 0);
+        let found = text.lines().filter(|found| found == line).count() as u64;
+        assert_eq!(found, sent.packets, "{line:?} in\n{text:.900}");
     }
-    assert_eq!(
-        text.lines().count() as u64,
-        sent.iter().map(|sent| sent.packets).sum::<u64>()
-    );
+    let all: u64 = sent.iter().map(|sent| sent.packets).sum();
+    assert_eq!(text.lines().count() as u64, all);
+}
+
+/// The streams above, and each other kind of packet there is.
+fn all_kinds() -> Vec<Stream> {
+    let mut all = streams();
+    let kind = |id: u16, protocol, frame_bytes: u16| Stream {
+        id,
+        protocol,
+        frame_bytes: vec![frame_bytes],
+        rate_bps: 1_000_000,
+        ..common::stream()
+    };
+    let over_ipv6 = |stream| Stream {
+        source: "2001:db8:1::/48".parse().unwrap(),
+        destination: "2001:db8:2::/48".parse().unwrap(),
+        ..stream
+    };
+    all.push(kind(4, Protocol::Tcp, 200));
+    all.push(kind(5, Protocol::Icmp, 98));
+    all.push(over_ipv6(kind(6, Protocol::Icmp, 120)));
+    all.push(Stream {
+        vlans: vec![Vlan { id: 7, pcp: 1 }, Vlan { id: 100, pcp: 5 }],
+        ..kind(7, Protocol::Udp, 128)
+    });
+    all
 }

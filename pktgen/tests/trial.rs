@@ -1,22 +1,16 @@
 //! Trials over veth: what is sent comes, at the rate that was asked for. Needs root; without it every test is skipped and
 //! says so.
 
+mod common;
+
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use pktgen::lab::{Namespace, VethEnd, links, privileged};
+use pktgen::lab::{Namespace, VethEnd, links};
 use pktgen::stream::{FlowOrder, Protocol, Stream};
 use pktgen::trial::{End, Generator, GeneratorConfig, ServiceTraffic, Trial, TrialLoad};
 
-fn skipped(test: &str) -> bool {
-    match privileged() {
-        Ok(()) => false,
-        Err(error) => {
-            eprintln!("SKIPPED {test}: {error}");
-            true
-        }
-    }
-}
+use common::skipped;
 
 /// Two services on two queues of a pair of veths.
 fn generator(senders: usize, receive_cpu: Option<usize>) -> Generator {
@@ -34,20 +28,12 @@ fn generator(senders: usize, receive_cpu: Option<usize>) -> Generator {
     a.try_run(|| links::set_up("left")).unwrap();
     b.try_run(|| links::set_up("right")).unwrap();
     let stream = |protocol, dscp, frame_bytes, rate_bps| Stream {
-        id: 0,
         protocol,
-        source: "10.1.0.0/16".parse().unwrap(),
-        destination: "198.51.100.0/24".parse().unwrap(),
-        source_ports: 1024..=65535,
-        destination_ports: 443..=443,
         dscp,
         frame_bytes,
-        flows: 1000,
         flow_order: FlowOrder::Random,
-        vlans: Vec::new(),
-        source_mac: [2, 0, 0, 0, 0, 1],
-        destination_mac: [2, 0, 0, 0, 0, 2],
         rate_bps,
+        ..common::stream()
     };
     let service = |name: &str, stream| ServiceTraffic {
         name: name.into(),
@@ -88,6 +74,21 @@ fn assert_whole(trial: &Trial) {
     }
 }
 
+/// A trial of 1 s, again where the machine was busy with something else: what a generator that lagged says is no result.
+fn valid(generator: &mut Generator, load: &TrialLoad) -> Trial {
+    for _ in 0..10 {
+        let trial = generator
+            .trial(load, Duration::from_secs(1), &AtomicBool::new(false))
+            .unwrap();
+        if trial.invalid.is_empty() {
+            return trial;
+        }
+        eprintln!("again: {:?}", trial.invalid);
+        assert_eq!(trial.lost(), 0, "{trial:?}");
+    }
+    panic!("ten trials in a row were not valid");
+}
+
 #[test]
 fn trials_send_what_was_asked_and_see_all_of_it() {
     if skipped("trials_send_what_was_asked_and_see_all_of_it") {
@@ -97,17 +98,14 @@ fn trials_send_what_was_asked_and_see_all_of_it() {
     for (senders, receive_cpu) in [(1, None), (2, None), (1, Some(0))] {
         let mut generator = generator(senders, receive_cpu);
         for pps in [1_000.0, 20_000.5, 3_000.0] {
-            let asked = TrialLoad::PacketsPerSecond(pps);
-            let trial = generator
-                .trial(asked, Duration::from_secs(1), &AtomicBool::new(false))
-                .unwrap();
+            let trial = valid(&mut generator, &TrialLoad::PacketsPerSecond(pps));
             assert_whole(&trial);
             // 3 Mbit/s of 46 bytes are 8152 packets a second, 9 Mbit/s of 714.7 on average are 1574.
             let share = trial.services[0].sent as f64 / trial.sent() as f64;
             assert!((share - 8152.2 / 9726.3).abs() < 0.005, "{share}");
         }
         let trial = generator
-            .trial(TrialLoad::Max, Duration::from_millis(300), &AtomicBool::new(false))
+            .trial(&TrialLoad::Max, Duration::from_millis(300), &AtomicBool::new(false))
             .unwrap();
         assert!(trial.sent_pps() > 20_000.0, "{trial:?}");
     }
@@ -122,7 +120,7 @@ fn an_interrupted_trial_ends_at_once_and_says_so() {
     let begun = std::time::Instant::now();
     let load = TrialLoad::PacketsPerSecond(1_000.0);
     let trial = generator
-        .trial(load, Duration::from_secs(60), &AtomicBool::new(true))
+        .trial(&load, Duration::from_secs(60), &AtomicBool::new(true))
         .unwrap();
     assert!(begun.elapsed() < Duration::from_secs(5));
     assert!(

@@ -1,5 +1,6 @@
 //! How fast: one rate, a schedule, or a profile.
 
+use pktgen::imix::FrameMix;
 use pktgen::load::{self, ServiceTraffic, TrialLoad};
 use pktgen::profile::{Framing, Profile, Settings, Traffic as ProfileTraffic};
 use pktgen::rate::LineRate;
@@ -32,6 +33,12 @@ pub(super) struct LoadOptions {
 }
 
 impl LoadOptions {
+    /// What the packets are, for a report.
+    pub(super) fn label(&self, mix: &FrameMix) -> String {
+        self.profile
+            .map_or_else(|| mix.to_string(), |profile| profile.name().to_owned())
+    }
+
     /// What to send: `own_pps` if no rate is given.
     pub(super) fn load(&self, services: &[ServiceTraffic], own_pps: f64) -> Result<TrialLoad, Failure> {
         let frame = load::mean_frame(services);

@@ -6,6 +6,7 @@ mod load;
 mod output;
 mod profiles;
 mod receive;
+mod replay;
 mod run;
 mod send;
 mod traffic;
@@ -35,6 +36,10 @@ enum Command {
     Send(Box<send::Send>),
     /// Receives only, and scores what `send` sent.
     Receive(receive::Receive),
+    /// Sends a pcap or pcapng capture: at its own gaps, at another speed or a fixed rate, looped, with other addresses.
+    ///
+    /// Ends with a histogram of how far the gaps were off. Exit status 1 if the rate was not held.
+    Replay(Box<replay::Replay>),
     /// Lists the traffic profiles with their sources.
     Profiles(profiles::Profiles),
 }
@@ -46,6 +51,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(run) => run.run(),
         Command::Send(send) => send.run(),
         Command::Receive(receive) => receive.run(),
+        Command::Replay(replay) => replay.run(),
         Command::Profiles(profiles) => profiles.run(),
     };
     match done {
@@ -76,6 +82,7 @@ impl<E: std::error::Error> From<E> for Failure {
 }
 
 /// Makes a usage error of anything.
+#[allow(clippy::needless_pass_by_value, reason = "goes into map_err as it is")]
 fn usage(error: impl ToString) -> Failure {
     Failure::Usage(error.to_string())
 }

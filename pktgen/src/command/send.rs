@@ -50,6 +50,8 @@ struct Report {
     skipped_packets: u64,
     /// Made, but refused by the device.
     dropped_by_device: u64,
+    /// Made, and still in the ring: the link is down.
+    not_taken: u64,
     seconds: f64,
     packets_per_second: f64,
     /// Due in that time; none where it was as many as possible.
@@ -98,6 +100,7 @@ impl Send {
                 ip_bytes: sent.iter().map(|stream| stream.ip_bytes).sum(),
                 skipped_packets: sent.iter().map(|stream| stream.skipped).sum(),
                 dropped_by_device: remote.dropped_by_device(),
+                not_taken: remote.waiting(),
                 seconds: took,
                 packets_per_second: packets as f64 / took,
                 due_packets: load.due(Nanos((took * 1e9) as u64)),
@@ -118,6 +121,12 @@ impl Send {
                 report.skipped_packets,
                 report.dropped_by_device
             );
+        }
+        if report.not_taken > 0 {
+            return Err(Failure::Run(format!(
+                "{} of these packets are still in the ring: is the link of {} up? (`ip link`)",
+                report.not_taken, self.interface
+            )));
         }
         match report.due_packets {
             Some(due) if (report.packets as f64 - due).abs() > due * 0.001 + 1.0 => Err(Failure::Run(format!(

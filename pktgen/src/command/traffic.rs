@@ -159,7 +159,7 @@ fn flow_order(text: &str) -> Result<FlowOrder, String> {
     }
 }
 
-fn vlan(text: &str) -> Result<Vlan, String> {
+pub(super) fn vlan(text: &str) -> Result<Vlan, String> {
     let (id, pcp) = text.split_once(':').unwrap_or((text, "0"));
     match (id.parse(), pcp.parse()) {
         (Ok(id @ 0..=4095), Ok(pcp @ 0..=7)) => Ok(Vlan { id, pcp }),
@@ -167,7 +167,7 @@ fn vlan(text: &str) -> Result<Vlan, String> {
     }
 }
 
-fn mac(text: &str) -> Result<[u8; 6], String> {
+pub(super) fn mac(text: &str) -> Result<[u8; 6], String> {
     let bytes: Result<Vec<u8>, _> = text.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect();
     let bytes = bytes.ok().and_then(|bytes| bytes.try_into().ok());
     bytes.ok_or_else(|| format!("`{text}` is not an Ethernet address such as 02:00:00:00:00:01"))

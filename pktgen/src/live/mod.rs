@@ -26,6 +26,7 @@
 //! | `refused` | how many packets the interface did not take |
 //! | `receiver` | [`Receiver`]: the program on its interface |
 //! | `score` | [`Scores`]: what the maps of the receiver hold, as plain structs |
+//! | `trial` | [`trial()`]: one load for a time, as with the other engine |
 //! | `error` | [`LiveError`] |
 //!
 //! Needs Linux 5.18, CAP_BPF and CAP_NET_ADMIN. The interface sent to must take redirected packets: a physical one of any
@@ -37,9 +38,11 @@ mod receiver;
 mod refused;
 mod score;
 mod sender;
+mod trial;
 
 pub use error::LiveError;
 pub use mix::Portion;
 pub use receiver::{Receiver, ReceiverConfig};
 pub use score::{Latency, Score, Scores};
 pub use sender::{Load, Sender, SenderConfig, Sent, StreamSent};
+pub use trial::{LiveTrialError, trial};

@@ -214,8 +214,6 @@ pub struct ServiceRow {
     pub reordered: u64,
     /// Came again.
     pub duplicated: u64,
-    /// Came with a wrong checksum or length.
-    pub corrupted: u64,
     /// The DSCP they were sent with.
     pub dscp_in: u8,
     /// How many came with which DSCP.

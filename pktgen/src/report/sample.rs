@@ -409,7 +409,6 @@ fn services() -> Vec<ServiceRow> {
         lost,
         reordered: 12,
         duplicated: 0,
-        corrupted: 0,
         dscp_in,
         dscp_out: vec![
             DscpCount {

@@ -24,7 +24,7 @@ impl Device for Link<'_> {
     fn trial(&mut self, load_pps: f64, duration: Duration) -> Result<Measurement, TrialError> {
         let trial = self
             .generator
-            .trial(TrialLoad::PacketsPerSecond(load_pps), duration, self.stop)?;
+            .trial(&TrialLoad::PacketsPerSecond(load_pps), duration, self.stop)?;
         Ok(Measurement {
             load_pps,
             sent: trial.sent(),

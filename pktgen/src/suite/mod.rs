@@ -148,11 +148,13 @@ pub enum SuiteError {
 /// Only if nothing could be measured; see [`SuiteError`].
 pub fn run(plan: &Plan, surroundings: &mut Surroundings<'_>) -> Result<Report, SuiteError> {
     let begun = Instant::now();
-    let report = Report::begin(
+    let mut report = Report::begin(
         plan.title.clone(),
         plan.generator.seed,
         setup(&plan.generator, &plan.frames, &plan.between, plan.line_rate_bps)?,
     );
+    // Until something says otherwise.
+    report.completeness = Completeness::Complete;
     let mut run = Run {
         plan,
         surroundings,
@@ -162,7 +164,7 @@ pub fn run(plan: &Plan, surroundings: &mut Surroundings<'_>) -> Result<Report, S
     let ended = run.all();
     let mut report = run.report;
     let completeness = match ended {
-        Ok(()) => Completeness::Complete,
+        Ok(()) => report.completeness.clone(),
         Err(error) if report.throughput.is_empty() => return Err(error),
         Err(error) => Completeness::Partial { why: error.to_string() },
     };
@@ -176,29 +178,41 @@ pub fn run(plan: &Plan, surroundings: &mut Surroundings<'_>) -> Result<Report, S
 /// An interface could not be asked.
 pub fn of_trial(
     generator: &GeneratorConfig,
+    engine: &str,
     mix: &FrameMix,
+    label: &str,
     trial: &Trial,
     took: Duration,
 ) -> Result<Report, SuiteError> {
     let frames = std::slice::from_ref(mix);
-    let setup = setup(generator, frames, "not said", None)?;
+    let mut setup = setup(generator, frames, "not said", None)?;
+    engine.clone_into(&mut setup.engine);
+    if engine == "live" {
+        // It has none.
+        setup.sockets = None;
+    }
     let mut report = Report::begin("one trial", generator.seed, setup);
     report
         .calibration
         .extend(trial.due.map(|due| rows::calibration(trial, due / trial.seconds)));
     report.services = rows::services(trial, &generator.services);
-    let label = rows::label(mix);
+    note_losses(&mut report, "the trial", trial);
     report.latency.push(LatencyRow::from_histogram(
         "this trial",
         label,
         trial.sent_pps(),
         &trial.latency(),
     ));
-    let completeness = match trial.invalid.is_empty() {
+    let mut wrong = trial.invalid.clone();
+    if trial.sent() > 0 && trial.received() == 0 {
+        let (from, to) = (&generator.transmit.interface, &generator.receive.interface);
+        wrong.push(format!(
+            "none of the packets sent on {from} arrived on {to}: is there a way from the one to the other, for frames of this size?"
+        ));
+    }
+    let completeness = match wrong.is_empty() {
         true => Completeness::Complete,
-        false => Completeness::Partial {
-            why: trial.invalid.join("; "),
-        },
+        false => Completeness::Partial { why: wrong.join("; ") },
     };
     report.finish(took.as_secs_f64(), completeness);
     Ok(report)
@@ -214,8 +228,11 @@ struct Run<'r, 's> {
 
 impl Run<'_, '_> {
     fn all(&mut self) -> Result<(), SuiteError> {
+        // What no service can send is not measured under its name.
+        let shortest = |service: &ServiceTraffic| service.stream.frame_bytes_min() + FCS;
+        let least = self.plan.generator.services.iter().map(shortest).min().unwrap_or(0);
         for mix in &self.plan.frames {
-            self.frame(mix)?;
+            self.frame(&mix.raised_to(least))?;
         }
         self.services()?;
         if let Some((mix, pps)) = self.lossless.clone() {
@@ -224,6 +241,14 @@ impl Run<'_, '_> {
             self.soak(&mix, pps)?;
         }
         Ok(())
+    }
+
+    fn has_entitlements(&self) -> bool {
+        self.plan
+            .generator
+            .services
+            .iter()
+            .any(|service| service.multiple.is_some())
     }
 
     fn stopped(&self) -> Result<(), SuiteError> {
@@ -268,9 +293,11 @@ impl Run<'_, '_> {
             self.stopped()?;
             self.say(format!("{label}: latency at {} of PDR", load.label), self.plan.latency);
             let asked = TrialLoad::PacketsPerSecond(load.load_pps);
-            let trial = generator.trial(asked, self.plan.latency, self.surroundings.stop)?;
-            self.note_faults(&format!("{label}, latency at {}", load.label), &trial);
-            let row = LatencyRow::from_histogram(load.label, &label, load.load_pps, &trial.latency());
+            let trial = generator.trial(&asked, self.plan.latency, self.surroundings.stop)?;
+            note_trial(&mut self.report, &format!("{label}, latency at {}", load.label), &trial);
+            let invalid = if trial.invalid.is_empty() { "" } else { " (invalid)" };
+            let of = format!("{}{invalid}", load.label);
+            let row = LatencyRow::from_histogram(of, &label, load.load_pps, &trial.latency());
             self.report.latency.push(row);
         }
         Ok(())
@@ -281,7 +308,7 @@ impl Run<'_, '_> {
         let label = rows::label(mix);
         self.say(format!("{label}: what can the generator send?"), CALIBRATION * 2);
         let stop = self.surroundings.stop;
-        let max = generator.trial(TrialLoad::Max, CALIBRATION, stop)?;
+        let max = generator.trial(&TrialLoad::Max, CALIBRATION, stop)?;
         if max.received() == 0 {
             self.stopped()?;
             return Err(SuiteError::NoRoute {
@@ -296,9 +323,9 @@ impl Run<'_, '_> {
         if let Some(line_bps) = self.plan.line_rate_bps {
             max_pps = max_pps.min(line_bps / ((mix.mean_frame_bytes() + 20.0) * 8.0));
         }
-        let half = generator.trial(TrialLoad::PacketsPerSecond(max_pps / 2.0), CALIBRATION, stop)?;
+        let half = generator.trial(&TrialLoad::PacketsPerSecond(max_pps / 2.0), CALIBRATION, stop)?;
         self.report.calibration.push(rows::calibration(&half, max_pps / 2.0));
-        self.note_faults(&format!("{label}, calibration"), &half);
+        note_trial(&mut self.report, &format!("{label}, calibration"), &half);
         Ok(max_pps)
     }
 
@@ -361,13 +388,14 @@ impl Run<'_, '_> {
         self.say("every service at its own rate".to_owned(), self.plan.services);
         let mut generator = self.generator(mix)?;
         let asked = TrialLoad::PacketsPerSecond(own_pps(generator.services()));
-        let trial = generator.trial(asked, self.plan.services, self.surroundings.stop)?;
-        self.note_faults("services at their own rates", &trial);
+        let trial = generator.trial(&asked, self.plan.services, self.surroundings.stop)?;
+        note_trial(&mut self.report, "services at their own rates", &trial);
         self.report.services = rows::services(&trial, generator.services());
         Ok(())
     }
 
     fn reconfigure(&mut self, mix: &FrameMix, pps: f64) -> Result<(), SuiteError> {
+        let has_entitlements = self.has_entitlements();
         let Some(change) = self.surroundings.change.as_mut() else {
             return Ok(());
         };
@@ -378,6 +406,11 @@ impl Run<'_, '_> {
             services: with_sizes(&self.plan.generator.services, mix),
             ..self.plan.generator.clone()
         })?;
+        // What is above an entitlement may be lost anyway: no more is sent than the services were given.
+        let load_pps = match own_pps(generator.services()) {
+            own if has_entitlements => own.min(pps),
+            _ => pps,
+        };
         let mut link = Link::new(&mut generator, self.surroundings.stop);
         let mut progress = labelled("reconfiguration", self.surroundings.progress);
         let mut control = Control {
@@ -387,15 +420,24 @@ impl Run<'_, '_> {
             progress: &mut progress,
         };
         let plan = ReconfigurePlan {
-            load_pps: pps,
+            load_pps,
             trial_s: 1.0,
             repetitions: self.plan.reconfigurations,
         };
         let found = reconfigure::measure(&plan, &mut link, &mut control, &mut **change)?;
         note_ending(&mut self.report, "reconfiguration", &found.ending);
+        for failure in found.changes.iter().filter_map(|change| change.failure.as_ref()) {
+            self.report.notes.push(format!("reconfiguration: {failure}"));
+        }
+        if found.lost_without_change > 0 {
+            let lost = found.lost_without_change;
+            self.report.notes.push(format!(
+                "reconfiguration: {lost} packets were lost at the same load without a change"
+            ));
+        }
         self.report
             .reconfiguration
-            .push(rows::reconfiguration(mix, pps, &found));
+            .push(rows::reconfiguration(mix, load_pps, &found));
         Ok(())
     }
 
@@ -406,7 +448,7 @@ impl Run<'_, '_> {
         self.stopped()?;
         let mut generator = self.generator(mix)?;
         let max_pps = generator
-            .trial(TrialLoad::Max, CALIBRATION, self.surroundings.stop)?
+            .trial(&TrialLoad::Max, CALIBRATION, self.surroundings.stop)?
             .sent_pps()
             * 0.9;
         let mut link = Link::new(&mut generator, self.surroundings.stop);
@@ -423,6 +465,13 @@ impl Run<'_, '_> {
         };
         let found = back_to_back::search(&plan, &mut link, &mut control)?;
         note_ending(&mut self.report, "back-to-back", &found.ending);
+        let bounded = found.at_generator_limit + found.at_packets_max;
+        if bounded > 0 {
+            let note = format!(
+                "back-to-back: {bounded} of the bursts were the longest the generator sends, and not the device's limit"
+            );
+            self.report.notes.push(note);
+        }
         self.report.back_to_back.push(rows::bursts(mix, max_pps, &found));
         Ok(())
     }
@@ -451,17 +500,41 @@ impl Run<'_, '_> {
         self.report.soak = Some(rows::soak(mix, pps, &found));
         Ok(())
     }
+}
 
-    fn note_faults(&mut self, what: &str, trial: &Trial) {
-        for fault in &trial.invalid {
-            self.report.notes.push(format!("{what}: invalid: {fault}"));
-        }
+/// What a reader must know of a trial.
+fn note_trial(report: &mut Report, what: &str, trial: &Trial) {
+    for fault in &trial.invalid {
+        report.notes.push(format!("{what}: invalid: {fault}"));
+    }
+    note_losses(report, what, trial);
+}
+
+/// What counts as lost and was not.
+fn note_losses(report: &mut Report, what: &str, trial: &Trial) {
+    if trial.corrupted > 0 {
+        let corrupted = trial.corrupted;
+        report.notes.push(format!(
+            "{what}: {corrupted} packets came with a wrong checksum and count as lost"
+        ));
+    }
+    if trial.dropped_by_sender > 0 {
+        let dropped = trial.dropped_by_sender;
+        report.notes.push(format!(
+            "{what}: the sending interface refused {dropped} packets; they count as lost"
+        ));
     }
 }
 
+/// A search that ended before its time makes the report partial.
 fn note_ending(report: &mut Report, what: &str, ending: &Ending) {
-    if ending.is_partial() {
-        report.notes.push(format!("{what}: {ending}"));
+    if !ending.is_partial() {
+        return;
+    }
+    let why = format!("{what}: {ending}");
+    report.notes.push(why.clone());
+    if report.completeness == Completeness::Complete {
+        report.completeness = Completeness::Partial { why };
     }
 }
 
@@ -531,3 +604,5 @@ fn setup(
 const CALIBRATION: Duration = Duration::from_secs(1);
 /// One point of a soak.
 const SOAK_TRIAL_S: f64 = 10.0;
+/// Bytes of the frame check sequence, which mixes have and packets in memory have not.
+const FCS: u16 = 4;

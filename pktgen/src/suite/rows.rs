@@ -3,7 +3,7 @@
 use crate::imix::FrameMix;
 use crate::load::{ServiceTraffic, packets_per_second};
 use crate::report::{
-    BackToBackRow, CalibrationRow, DscpCount, GoalRow, Method, Percentiles, ReconfigurationRow, ServiceRow, Soak,
+    BackToBackRow, CalibrationRow, DscpCount, GoalRow, Method, ReconfigurationRow, ServiceLatency, ServiceRow, Soak,
     SoakPoint, StreamRow, ThroughputRow, TrialRow,
 };
 use crate::search;
@@ -27,7 +27,10 @@ fn l1_bps(mix: &FrameMix, pps: f64) -> f64 {
 
 pub(super) fn mlr(mix: &FrameMix, found: &MlrResult) -> ThroughputRow {
     let goal = |goal: &search::mlr::GoalResult| GoalRow {
-        name: goal.goal.name.clone(),
+        name: match goal.outcome.is_regular() {
+            true => goal.goal.name.clone(),
+            false => format!("{} (irregular)", goal.goal.name),
+        },
         loss_ratio: goal.goal.loss_ratio,
         lower_pps: goal.relevant_lower_bound_pps,
         upper_pps: goal.relevant_upper_bound_pps,
@@ -87,7 +90,11 @@ pub(super) fn calibration(trial: &Trial, asked_pps: f64) -> CalibrationRow {
 pub(super) fn services(trial: &Trial, traffic: &[ServiceTraffic]) -> Vec<ServiceRow> {
     let row = |(service, traffic): (&crate::trial::ServiceTrial, &ServiceTraffic)| {
         let dscp_out = |(&dscp, &packets)| DscpCount { dscp, packets };
-        let (bytes, packets) = traffic.stream.ip_bytes_of_a_turn();
+        // Of a profile the sizes are known by what came.
+        let (bytes, packets) = match service.received {
+            0 => traffic.stream.ip_bytes_of_a_turn(),
+            received => (service.received_ip_bytes, received),
+        };
         let offered_pps = service.sent as f64 / trial.seconds;
         ServiceRow {
             service: service.name.clone(),
@@ -100,11 +107,10 @@ pub(super) fn services(trial: &Trial, traffic: &[ServiceTraffic]) -> Vec<Service
             lost: service.sent.saturating_sub(service.received),
             reordered: service.reordered,
             duplicated: service.duplicated,
-            corrupted: 0,
             dscp_in: service.dscp,
             dscp_out: service.dscp_received.iter().map(dscp_out).collect(),
-            latency: Some(Percentiles::from_histogram(&service.latency).into()),
-            jitter_ns: Some(service.jitter.value_at_quantile(0.5)),
+            latency: ServiceLatency::from_histogram(&service.latency),
+            jitter_ns: (!service.jitter.is_empty()).then(|| service.jitter.value_at_quantile(0.5)),
         }
     };
     trial.services.iter().zip(traffic).map(row).collect()
@@ -140,7 +146,10 @@ pub(super) fn reconfiguration(mix: &FrameMix, load_pps: f64, found: &Reconfigure
         changes: usable().count() as u64,
         sent: usable().map(|change| change.trial.sent).sum(),
         lost: usable().map(|change| change.trial.lost).sum(),
-        blocked_seconds: found.blocked_mean_s.unwrap_or(f64::NAN),
+        blocked_seconds: match usable().count() {
+            0 => f64::NAN,
+            _ => usable().filter_map(|change| change.blocked_s).sum(),
+        },
     }
 }
 

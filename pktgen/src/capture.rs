@@ -31,8 +31,16 @@ pub enum CaptureError {
         /// What the system said.
         cause: io::Error,
     },
+    /// It is no capture at all.
+    #[error("{path}: {what}")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead, and what to do.
+        what: &'static str,
+    },
     /// What is in it.
-    #[error("{path}: {what} (after {packets} packets)")]
+    #[error("{path}, packet {}: {what}", packets + 1)]
     Format {
         /// The file.
         path: PathBuf,
@@ -67,8 +75,9 @@ struct NgInterface {
     offset_seconds: i64,
 }
 
-/// First buffer, and how far it grows for one record. Captures hold packets of up to 256 KiB (`tcpdump -s 0`).
-const BUFFER: usize = 1 << 20;
+/// First buffer, and how far it grows for one record. Captures hold packets of up to 256 KiB (`tcpdump -s 0`), most much
+/// smaller ones, and the buffer is filled with zeros before its first use.
+const BUFFER: usize = 1 << 17;
 const BUFFER_MAX: usize = 64 << 20;
 
 impl CaptureReader {
@@ -81,18 +90,26 @@ impl CaptureReader {
             path: path.to_owned(),
             cause,
         })?;
+        Self::new(path, file)
+    }
+
+    /// Reads a capture from anywhere. `path` is its name in errors.
+    ///
+    /// # Errors
+    /// It is neither pcap nor pcapng.
+    pub fn new(path: &Path, input: impl Read + Send + 'static) -> Result<Self, CaptureError> {
         let bytes_read = Arc::new(AtomicU64::new(0));
         let counted = Counted {
-            file,
+            input,
             bytes: bytes_read.clone(),
         };
-        let reader = create_reader(BUFFER, counted).map_err(|error| CaptureError::Format {
+        let reader = create_reader(BUFFER, counted).map_err(|error| CaptureError::Foreign {
             path: path.to_owned(),
             what: match error {
-                PcapError::Eof => "the file is empty".to_owned(),
-                _ => "neither a pcap nor a pcapng file: record one with `tcpdump -w FILE`".to_owned(),
+                PcapError::Eof => "the file is empty",
+                PcapError::ReadError => "the file cannot be read",
+                _ => "neither a pcap nor a pcapng file: record one with `tcpdump -w FILE`",
             },
-            packets: 0,
         })?;
         let clock = LegacyClock::Micros;
         Ok(Self {
@@ -125,8 +142,8 @@ impl CaptureReader {
                 }
                 Err(PcapError::Eof) => return Ok(false),
                 Err(PcapError::Incomplete(_) | PcapError::BufferTooSmall) => self.read_more(),
-                Err(PcapError::UnexpectedEof) => Err("the file ends in the middle of a record".to_owned()),
-                Err(error) => Err(format!("a record cannot be read: {}", name(&error))),
+                Err(PcapError::UnexpectedEof) => Err(CUT_OFF.to_owned()),
+                Err(error) => Err(format!("its record cannot be read: {}{REPAIR}", name(&error))),
             };
             match taken {
                 Ok(false) => {}
@@ -151,7 +168,7 @@ impl CaptureReader {
         if before < BUFFER_MAX && self.reader.grow(2 * before.max(BUFFER)) {
             return Ok(false);
         }
-        Err(format!("a record is longer than {BUFFER_MAX} bytes"))
+        Err(format!("its record is longer than {BUFFER_MAX} bytes{REPAIR}"))
     }
 
     fn error(&self, what: String) -> CaptureError {
@@ -202,7 +219,7 @@ fn take(
         PcapBlockOwned::NG(Block::EnhancedPacket(record)) => {
             let interface = interfaces
                 .get(record.if_id as usize)
-                .ok_or("a packet names an unknown interface")?;
+                .ok_or("it names an interface that the file does not describe")?;
             if !interface.ethernet {
                 return Err(NOT_ETHERNET.to_owned());
             }
@@ -211,7 +228,7 @@ fn take(
             Ok(fill(packet, interface.nanoseconds(units), record.origlen, captured))
         }
         PcapBlockOwned::NG(Block::SimplePacket(_)) => {
-            Err("it holds packets without timestamps (pcapng simple packet blocks)".to_owned())
+            Err("it has no timestamp (a pcapng simple packet block): record with `tcpdump` or `dumpcap`".to_owned())
         }
         PcapBlockOwned::NG(_) => Ok(false),
     }
@@ -245,7 +262,10 @@ fn fill(packet: &mut Captured, at: u64, wire_len: u32, data: &[u8]) -> bool {
     true
 }
 
-const NOT_ETHERNET: &str = "its packets are not Ethernet frames: capture on an Ethernet interface (not `-i any`)";
+const NOT_ETHERNET: &str = "not Ethernet: capture on an Ethernet interface (not `-i any`)";
+const CUT_OFF: &str =
+    "the file ends in the middle of its record: the recording or a copy was cut off; what comes before is whole";
+const REPAIR: &str = "; `editcap IN OUT` may save what follows, what comes before is whole";
 
 fn ethernet(linktype: Linktype) -> Result<(), String> {
     if linktype == Linktype::ETHERNET {
@@ -264,14 +284,14 @@ fn name<I>(error: &PcapError<I>) -> &'static str {
 }
 
 /// Counts what is read, for progress.
-struct Counted {
-    file: File,
+struct Counted<R> {
+    input: R,
     bytes: Arc<AtomicU64>,
 }
 
-impl Read for Counted {
+impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read(buffer)?;
+        let read = self.input.read(buffer)?;
         self.bytes.fetch_add(read as u64, Ordering::Relaxed);
         Ok(read)
     }
