@@ -48,7 +48,10 @@ unpack_newer_xdp_tools() {
     local apt=$unpacked.apt deb
     mkdir -p "$apt"/{state/lists/partial,cache/archives/partial} "$unpacked"
     touch "$apt/status"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian sid main" >"$apt/sources.list"
+    # From wherever this machine gets its Debian packages.
+    local repository
+    repository=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1)
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $repository sid main" >"$apt/sources.list"
     local options=(-qq -o "Dir::State=$apt/state" -o "Dir::State::status=$apt/status" -o "Dir::Cache=$apt/cache"
         -o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=/dev/null)
     apt-get "${options[@]}" update
