@@ -121,6 +121,16 @@ pub(super) fn mixes(text: &str) -> Result<Vec<FrameMix>, Failure> {
     Ok(mixes)
 }
 
+/// Seconds of an option that must not be none.
+pub(super) fn some_seconds(option: &str, value: f64) -> Result<Duration, Failure> {
+    let duration = seconds(option, value)?;
+    if duration.is_zero() {
+        Err(usage(format!("{option}: more than 0")))
+    } else {
+        Ok(duration)
+    }
+}
+
 /// Seconds of an option.
 pub(super) fn seconds(option: &str, seconds: f64) -> Result<Duration, Failure> {
     Duration::try_from_secs_f64(seconds).map_err(|error| usage(format!("{option}: {error}")))

@@ -20,12 +20,30 @@ impl Profiles {
             println!("{}", serde_json::to_string_pretty(&all)?);
         } else {
             for entry in &all {
-                println!(
-                    "{:<16} {}\n{:<16}   from {}",
-                    entry.name, entry.description, "", entry.source
-                );
+                println!("{}", entry.name);
+                for line in wrapped(entry.description)
+                    .into_iter()
+                    .chain(wrapped(&format!("from {}", entry.source)))
+                {
+                    println!("    {line}");
+                }
             }
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Lines of at most 92 characters, broken between words.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= 92 => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }

@@ -9,7 +9,7 @@ use pktgen::suite;
 use pktgen::trial::{Generator, GeneratorConfig};
 
 use super::Done;
-use super::bench::seconds;
+use super::bench::some_seconds;
 use super::ends::Ends;
 use super::load::LoadOptions;
 use super::output::Output;
@@ -43,7 +43,7 @@ impl Run {
         let services = self
             .traffic
             .services(&ends.transmit, Some(&ends.receive), &self.frames)?;
-        let duration = seconds("--seconds", self.seconds)?;
+        let duration = some_seconds("--seconds", self.seconds)?;
         let own_pps = if self.traffic.has_rates() {
             own_pps(&services)
         } else {

@@ -9,7 +9,7 @@ use pktgen::stream::Stream;
 use pktgen::transmit::{Load, Transmitter};
 use serde::Serialize;
 
-use super::bench::seconds;
+use super::bench::some_seconds;
 use super::ends::end;
 use super::load::LoadOptions;
 use super::traffic::Traffic;
@@ -62,7 +62,7 @@ impl Send {
     pub(super) fn run(&self) -> Done {
         let at = end(self.netns.as_deref(), &self.interface)?;
         let services = self.traffic.services(&at, None, &self.frames)?;
-        let duration = seconds("--seconds", self.seconds)?;
+        let duration = some_seconds("--seconds", self.seconds)?;
         let own_pps = pktgen::load::own_pps(&services);
         let own_pps = if self.traffic.has_rates() { own_pps } else { 10_000.0 };
         let load = self.load.load(&services, own_pps)?;

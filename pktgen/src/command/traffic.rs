@@ -130,7 +130,7 @@ impl Traffic {
 fn mac_of(end: &End) -> Result<[u8; 6], Failure> {
     let End { namespace, interface } = end;
     let mac = namespace.run(|| af_xdp::device::mac(interface))?;
-    mac.map_err(|error| Failure::Run(format!("{interface}: {error}")))
+    mac.map_err(Failure::from)
 }
 
 fn direction(text: &str) -> Result<config::types::Direction, String> {
