@@ -47,3 +47,8 @@ impl Output {
         })
     }
 }
+
+/// Writes a line of data. The reader may have gone (`| head`): what is left to do is done all the same.
+pub(super) fn say(line: impl std::fmt::Display) {
+    let _gone = writeln!(std::io::stdout(), "{line}");
+}

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use pktgen::profile::Profile;
 
 use super::Done;
+use super::output::say;
 
 #[derive(clap::Args)]
 pub(super) struct Profiles {
@@ -17,15 +18,15 @@ impl Profiles {
     pub(super) fn run(&self) -> Done {
         let all: Vec<_> = Profile::list().collect();
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&all)?);
+            say(serde_json::to_string_pretty(&all)?);
         } else {
             for entry in &all {
-                println!("{}", entry.name);
+                say(entry.name);
                 for line in wrapped(entry.description)
                     .into_iter()
                     .chain(wrapped(&format!("from {}", entry.source)))
                 {
-                    println!("    {line}");
+                    say(format_args!("    {line}"));
                 }
             }
         }

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::bench::seconds;
 use super::ends::end;
+use super::output::say;
 use super::{Done, Failure};
 
 #[derive(clap::Args)]
@@ -87,13 +88,13 @@ impl Receive {
 
     fn print(&self, received: &Received) -> Done {
         if self.json {
-            println!("{}", serde_json::to_string_pretty(received)?);
+            say(serde_json::to_string_pretty(received)?);
             return Ok(ExitCode::SUCCESS);
         }
-        println!(
+        say(format_args!(
             "{:<8}{:>14}{:>12}{:>12}{:>13}{:>13}{:>13}  DSCP",
             "stream", "received", "reordered", "duplicated", "p50 µs", "p99 µs", "jitter µs"
-        );
+        ));
         for row in &received.streams {
             let micros = |ns: u64| format!("{:.1}", ns as f64 / 1e3);
             let dscp: Vec<String> = row
@@ -101,7 +102,7 @@ impl Receive {
                 .iter()
                 .map(|(dscp, packets)| format!("{dscp}: {packets}"))
                 .collect();
-            println!(
+            say(format_args!(
                 "{:<8}{:>14}{:>12}{:>12}{:>13}{:>13}{:>13}  {}",
                 row.stream,
                 row.received,
@@ -111,12 +112,12 @@ impl Receive {
                 micros(row.latency_p99_ns),
                 micros(row.jitter_p50_ns),
                 dscp.join(", ")
-            );
+            ));
         }
-        println!(
+        say(format_args!(
             "{} corrupted, {} not pktgen's, {} of other streams, {} lost by the receiver itself",
             received.corrupted, received.foreign, received.unknown_stream, received.overrun
-        );
+        ));
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -14,6 +14,7 @@ use pktgen::replay::{
 use pktgen::stream::Vlan;
 
 use super::ends::end;
+use super::output::say;
 use super::traffic::{mac, vlan};
 use super::{Done, Failure, usage};
 
@@ -191,9 +192,9 @@ impl Replay {
             Ok(replay.run(&mut sink, &MonotonicClock, &stop))
         })??;
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&result)?);
+            say(serde_json::to_string_pretty(&result)?);
         } else {
-            print!("{}", result.text());
+            say(result.text().trim_end());
         }
         let complaints = result.complaints();
         for complaint in &complaints {

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::bench::some_seconds;
 use super::ends::end;
 use super::load::LoadOptions;
+use super::output::say;
 use super::traffic::Traffic;
 use super::{Done, Failure};
 
@@ -111,16 +112,16 @@ impl Send {
 
     fn print(&self, report: &Report) -> Done {
         if self.json {
-            println!("{}", serde_json::to_string_pretty(report)?);
+            say(serde_json::to_string_pretty(report)?);
         } else {
-            println!(
+            say(format_args!(
                 "{} packets in {:.3} s: {:.0} packets/s; {} skipped, {} refused by the device",
                 report.packets,
                 report.seconds,
                 report.packets_per_second,
                 report.skipped_packets,
                 report.dropped_by_device
-            );
+            ));
         }
         if report.not_taken > 0 {
             return Err(Failure::Run(format!(
