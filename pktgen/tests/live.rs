@@ -1,6 +1,8 @@
 //! The engine inside the kernel over veth: what is sent against what is scored, and what is on the wire. Needs root; without
 //! it every test is skipped and says so.
 
+mod common;
+
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -11,10 +13,10 @@ use af_xdp::device::{self, Offload};
 use dataplane::clock::{Clock, MonotonicClock, Nanos};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockProtocol, SockType, sockopt};
 use nix::sys::time::TimeVal;
-use pktgen::lab::{Namespace, VethEnd, links, privileged};
+use pktgen::lab::{Namespace, VethEnd, links};
 use pktgen::live::{LiveError, Load, Portion, Receiver, ReceiverConfig, Scores, Sender, SenderConfig, Sent};
 use pktgen::probe::{Probe, Seen, dissect};
-use pktgen::stream::{FlowOrder, Protocol, Stream, Vlan};
+use pktgen::stream::{Protocol, Stream, Vlan};
 
 const SEED: u64 = 20_261_121;
 /// Between reading one clock and another.
@@ -22,31 +24,15 @@ const CLOCKS: Duration = Duration::from_millis(1);
 
 fn skipped(test: &str) -> bool {
     println!("seed {SEED}");
-    match privileged() {
-        Ok(()) => false,
-        Err(error) => {
-            eprintln!("SKIPPED {test}: {error}");
-            true
-        }
-    }
+    common::skipped(test)
 }
 
 fn ipv4(id: u16, frame_bytes: u16) -> Stream {
     Stream {
         id,
-        protocol: Protocol::Udp,
-        source: "10.1.0.0/16".parse().unwrap(),
-        destination: "198.51.100.0/24".parse().unwrap(),
-        source_ports: 1024..=65535,
         destination_ports: 443..=445,
-        dscp: 46,
         frame_bytes: vec![frame_bytes],
-        flows: 1000,
-        flow_order: FlowOrder::Step,
-        vlans: Vec::new(),
-        source_mac: [2, 0, 0, 0, 0, 1],
-        destination_mac: [2, 0, 0, 0, 0, 2],
-        rate_bps: 0,
+        ..common::stream()
     }
 }
 

@@ -106,14 +106,10 @@ pub fn trial(
     } else {
         elapsed
     };
-    let services = config
-        .services
-        .iter()
-        .zip(&portions)
-        .map(|(service, Portion { stream, .. })| {
-            let sent = sent.by_stream.get(&stream.id).map_or(0, super::StreamSent::packets);
-            service_trial(&service.name, stream.dscp, sent, scores.by_stream.get(&(stream.id, 0)))
-        });
+    let services = (0u16..).zip(&config.services).map(|(id, service)| {
+        let sent = sent.by_stream.get(&id).map_or(0, super::StreamSent::packets);
+        service_trial(&service.name, service.stream.dscp, sent, scores.by_stream.get(&(id, 0)))
+    });
     let mut trial = Trial {
         due: load.due(Nanos((seconds * 1e9) as u64)),
         seconds,
@@ -133,10 +129,11 @@ pub fn trial(
     Ok(trial)
 }
 
-/// The services that send, each with a stream id of its own.
+/// The services that send, each with its number as the stream id. The engine takes no silent ones.
 fn portions(config: &GeneratorConfig) -> Vec<Portion> {
     (0u16..)
         .zip(&config.services)
+        .filter(|(_, service)| service.stream.rate_bps > 0)
         .map(|(id, service)| Portion {
             weight: packets_per_second(&service.stream),
             stream: Stream {

@@ -280,8 +280,7 @@ impl Run<'_, '_> {
         let mut generator = self.generator(mix)?;
         let max_pps = self.calibrate(mix, &mut generator)?;
         let label = rows::label(mix);
-        let (mut row, pdr_pps) = self.search(mix, &mut generator, max_pps)?;
-        row.frame.clone_from(&label);
+        let (row, pdr_pps) = self.search(mix, &mut generator, max_pps)?;
         if let (None, Some(pps)) = (&self.lossless, row.goals.first().and_then(|goal| goal.lower_pps)) {
             self.lossless = Some((mix.clone(), pps));
         }
