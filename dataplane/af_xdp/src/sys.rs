@@ -31,8 +31,8 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// Zeroed memory of this process; with `prefault` present at once, so that the first packet does not fault.
     ///
-    /// Reserved huge pages are only taken when asked for. Without them the kernel is asked for transparent ones, which it may
-    /// or may not have: less time goes into looking up pages, and nothing else changes.
+    /// Reserved huge pages are only taken when asked for. Without them prefaulted memory asks for transparent ones, which the
+    /// kernel may or may not have: less time goes into looking up pages, and nothing else changes.
     pub(crate) fn anonymous(len: usize, reserved_huge_pages: bool, prefault: bool) -> io::Result<Self> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         if reserved_huge_pages {
@@ -45,9 +45,13 @@ impl Mapping {
         // One huge page more, so that a huge page can begin where the memory does; what is not touched costs nothing.
         let mut mapping = Self::map(len + HUGE_PAGE, flags | reserve, -1, 0)?;
         mapping.offset = mapping.start.as_ptr().align_offset(HUGE_PAGE);
+        if !prefault {
+            // Memory of which little is used would be taken in pieces of 2 MiB.
+            return Ok(mapping);
+        }
         // A hint: a kernel without transparent huge pages refuses it, and pages of 4 KiB do as well.
         let _hinted = mapping.advise(len, libc::MADV_HUGEPAGE);
-        if prefault && let Err(error) = mapping.advise(len, libc::MADV_POPULATE_WRITE) {
+        if let Err(error) = mapping.advise(len, libc::MADV_POPULATE_WRITE) {
             // Linux before 5.14 does not know it. There the registration with a socket brings the pages in.
             if error.raw_os_error() != Some(libc::EINVAL) {
                 return Err(error);
