@@ -18,7 +18,7 @@ use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
 
-pub use cache::{FLOWS, FlowCache, Place};
+pub use cache::{FLOWS, Flow, FlowCache};
 pub use prefix::PrefixTable;
 pub use service::{PortRange, ServiceId, ServiceTable};
 
@@ -146,37 +146,41 @@ impl PathClassifier {
         }
     }
 
-    /// First step of classifying: where the packet's flow may be known. `None`: a fragment.
+    /// First step of classifying: the packet's flow. `None`: a fragment.
     #[inline]
     #[must_use]
-    pub fn place(&self, headers: &Headers) -> Option<Place> {
-        self.cache.place(headers)
+    pub fn flow(&self, headers: &Headers) -> Option<Flow> {
+        self.cache.flow(headers)
     }
 
-    /// Second step: begins to load what is known at `place`, so that the third need not wait.
+    /// Second step: begins to load what is known of `flow`, so that the third need not wait.
     #[inline]
-    pub fn prefetch(&self, place: Place) {
-        self.cache.prefetch(place);
+    pub fn prefetch(&self, flow: &Flow) {
+        self.cache.prefetch(flow);
     }
 
-    /// Third step: the contract of a packet, and the colour it arrives with.
+    /// Third step: what `table` has said of an earlier packet of `flow`: its contract, and the colour it arrived with.
+    #[inline]
+    #[must_use]
+    pub fn known(&self, table: &ContractTable, flow: &Flow) -> Option<(ContractIndex, Color)> {
+        self.cache.get(flow, table.generation)
+    }
+
+    /// Fourth step, for what is not known: asks the tables, and remembers their answer.
     #[inline]
     pub fn classify(
         &mut self,
         table: &ContractTable,
         headers: &Headers,
-        place: Option<Place>,
+        flow: Option<&Flow>,
         now: Nanos,
     ) -> (ContractIndex, Color) {
-        let Some(place) = place else {
+        let Some(flow) = flow else {
             return self.classify_fragment(table, headers, now);
         };
-        if let Some(known) = self.cache.get(place, headers, table.generation) {
-            return known;
-        }
         let service = table.classifier.service(headers, self.direction);
         let judged = self.judge(&table.classes, &table.classifier, service, headers);
-        self.cache.put(place, headers, table.generation, judged);
+        self.cache.put(flow, table.generation, judged);
         judged
     }
 
