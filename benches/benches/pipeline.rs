@@ -203,7 +203,12 @@ fn stages(effort: Effort, tables: &[std::sync::Arc<ContractTable>; 2], rows: &mu
         turn += 1;
         round.time(PASS, || {
             for (packet, headers) in packets.iter_mut().zip(&headers) {
-                black_box(mark::set_dscp(packet, headers.l3_offset, headers.family, marks[turn % 2]));
+                black_box(mark::set_dscp(
+                    packet,
+                    headers.l3_offset,
+                    headers.family,
+                    marks[turn % 2],
+                ));
             }
         });
         Ok(())
@@ -221,9 +226,7 @@ fn meter(
     let now = Nanos::SECOND;
     let contracts: Vec<_> = headers
         .iter()
-        .map(|headers| {
-            *table.contract(classify(classifier, table, headers, now).0)
-        })
+        .map(|headers| *table.contract(classify(classifier, table, headers, now).0))
         .collect();
     let cells = table.cells.of(0);
     let mut clock = now;

@@ -304,7 +304,10 @@ impl Simulation {
                     Parsed::Ip(headers) => {
                         let shadow = &mut self.shadows[direction.index()];
                         let flow = shadow.flow(&headers);
-                        (shadow.classify(&table, &headers, flow.as_ref(), self.now).0, headers.l3_len)
+                        (
+                            shadow.classify(&table, &headers, flow.as_ref(), self.now).0,
+                            headers.l3_len,
+                        )
                     }
                     Parsed::Other { l3_offset, .. } => {
                         (table.other[direction.index()], wire_len - u32::from(l3_offset))
@@ -355,11 +358,7 @@ impl Simulation {
         for (&slot, &offered) in &self.offered {
             let slot_id = dataplane::cells::SlotId(slot);
             let (cell, excess) = (cells.of(0).cell(slot_id), cells.of(0).excess(slot_id));
-            let mut now = vec![
-                cell.conforming.get(),
-                cell.nonconforming.get(),
-                excess.remarked.get(),
-            ];
+            let mut now = vec![cell.conforming.get(), cell.nonconforming.get(), excess.remarked.get()];
             assert_eq!(now[0] + now[1], offered, "slot {slot}");
             assert!(now[2].packets <= now[1].packets);
             self.coverage.remarked += now[2].packets;

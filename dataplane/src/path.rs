@@ -11,7 +11,6 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-
 use crate::cells::{SlotId, WorkerCells};
 use crate::checksum;
 use crate::classify::{Flow, PathClassifier};

@@ -146,7 +146,10 @@ fn marking_changes_only_what_the_parser_calls_dscp() {
             },
             "{description}"
         );
-        assert!(!set_dscp(&mut marked, before.l3_offset, before.family, dscp(33)), "{description}: second time");
+        assert!(
+            !set_dscp(&mut marked, before.l3_offset, before.family, dscp(33)),
+            "{description}: second time"
+        );
         set_dscp(&mut marked, before.l3_offset, before.family, before.dscp);
         assert_eq!(marked, bytes, "{description}: and back");
     }
