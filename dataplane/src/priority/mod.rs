@@ -246,7 +246,7 @@ impl<T> Rings<T> {
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.held() == 0
+        self.halves.iter().all(HalfRings::is_empty)
     }
 
     /// The most entries one ring ever held.

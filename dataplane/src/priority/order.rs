@@ -26,6 +26,7 @@ pub struct Order {
     levels: [u32; MAX_CLASSES + 1],
     weight: [u16; MAX_CLASSES],
     share: [u16; MAX_CLASSES],
+    share_sum: u32,
     shared: u32,
 }
 
@@ -37,6 +38,7 @@ impl Order {
             levels: [0; MAX_CLASSES + 1],
             weight: [1; MAX_CLASSES],
             share: [0; MAX_CLASSES],
+            share_sum: 0,
             shared: 0,
         };
         let mut by_ring: [Option<ClassOrder>; MAX_CLASSES] = [None; MAX_CLASSES];
@@ -53,6 +55,7 @@ impl Order {
                 order.levels[levels] |= 1 << index;
                 order.weight[index] = class.weight.clamp(1, 1000);
                 order.share[index] = class.min_share_permille.min(1000);
+                order.share_sum += u32::from(order.share[index]);
                 order.shared |= u32::from(class.min_share_permille > 0) << index;
             }
             levels += 1;
@@ -81,6 +84,12 @@ impl Order {
     #[inline]
     pub(super) fn share(&self, ring: usize) -> u64 {
         u64::from(self.share[ring])
+    }
+
+    /// Whether all minimum shares together are more than the whole.
+    #[inline]
+    pub(super) fn is_oversubscribed(&self) -> bool {
+        self.share_sum > 1000
     }
 
     /// The rings with a minimum share.

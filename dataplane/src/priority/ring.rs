@@ -117,3 +117,70 @@ impl<T> Ring<T> {
         waits
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Nanos;
+
+    fn entry(item: u64) -> Entry<u64> {
+        Entry {
+            item,
+            bytes: 100,
+            enqueued: Nanos(0),
+            drop_first: false,
+            ecn_capable: false,
+        }
+    }
+
+    #[test]
+    fn positions_wrap() {
+        for (capacity, before) in [(2, 1), (8, 3), (8, 8), (64, 100)] {
+            let mut ring = Ring::new(capacity);
+            (ring.head, ring.tail) = (u32::MAX - before, u32::MAX - before);
+            let (mut pushed, mut taken) = (0, 0);
+            for step in 0..400 {
+                // Fills, then goes on with as many as fit and never empties, so that positions are not reset.
+                let full = ring.len() == capacity;
+                assert_eq!(
+                    ring.push(entry(pushed)).is_err(),
+                    full,
+                    "capacity {capacity}, step {step}"
+                );
+                pushed += u64::from(!full);
+                if full || step % 3 == 2 && ring.len() > 1 {
+                    let len = ring.len();
+                    let entry = ring.take_if(|_, behind_bytes, _| behind_bytes == (len as u64 - 1) * 100);
+                    assert_eq!(entry.map(|entry| entry.item), Some(taken));
+                    assert!(ring.rest(len));
+                    taken += 1;
+                }
+                assert_eq!(ring.len() as u64, pushed - taken);
+                assert_eq!(ring.bytes(), (pushed - taken) * 100);
+            }
+            assert!(ring.head < u32::MAX / 2, "wrapped");
+            assert_eq!(ring.high_watermark(), capacity);
+        }
+    }
+
+    #[test]
+    fn the_high_watermark_is_the_longest_it_ever_was() {
+        let mut ring = Ring::new(8);
+        for (pushes, expected) in [(3, 3), (2, 3), (5, 5), (1, 5), (8, 8), (0, 8)] {
+            for item in 0..pushes {
+                assert!(ring.push(entry(item)).is_ok());
+            }
+            assert_eq!(ring.high_watermark(), expected, "while they wait");
+            while ring.len() > 0 {
+                let len = ring.len();
+                ring.take_if(|_, _, _| true);
+                ring.rest(len);
+            }
+            assert_eq!(
+                (ring.high_watermark(), ring.head, ring.bytes()),
+                (expected, 0, 0),
+                "after they went"
+            );
+        }
+    }
+}
