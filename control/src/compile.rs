@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use config::{Config, Meter as MeterConfig};
 use dataplane::cells::{Cells, SlotId};
-use dataplane::classify::{Classifier, ContractKey, PortRange, SegmentId, ServiceId, ServiceTable};
+use dataplane::classify::{ClassifierBuilder, ContractKey, PortRange, SegmentId, ServiceId, TooLarge};
 use dataplane::clock::Nanos;
 use dataplane::contract::{
     Action, ClassId, ClassMap, Contract, ContractIndex, ContractTable, Direction, Judge, Layer, Marking,
@@ -53,6 +53,9 @@ pub enum CompileError {
         /// What is wrong.
         cause: ShaperRateError,
     },
+    /// More services, prefixes or ports than a table can number.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
 }
 
 /// What a contract's state is known by, over all tables of a process.
@@ -134,9 +137,11 @@ impl Compiler {
             )
         });
         let uncontracted = self.uncontracted(config, &class_ids, &mut entries);
-        let mut classifier = Classifier::new(self.service_table(config), uncontracted);
-        insert_segments(&mut classifier, config);
+        let mut classifier = ClassifierBuilder::new(uncontracted);
+        self.insert_endpoints(config, &mut classifier);
+        insert_segments(config, &mut classifier);
         let next_change = self.insert_contracts(config, &class_ids, at, &mut classifier, &mut entries)?;
+        let classifier = classifier.compile()?;
 
         self.cells = self.cells.grown(self.slots.len());
         for (slot, since) in &entries.live {
@@ -203,14 +208,13 @@ impl Compiler {
         by_class
     }
 
-    fn service_table(&mut self, config: &Config) -> ServiceTable {
-        let mut table = ServiceTable::new();
+    fn insert_endpoints(&mut self, config: &Config, classifier: &mut ClassifierBuilder) {
         for service in &config.services {
             let id = ServiceId(self.services.number(service.name.clone()));
             for endpoint in &service.endpoints {
                 let (family, address, length) = prefix(&endpoint.prefix);
                 match &endpoint.ports {
-                    None => table.insert(family, address, length, None, id),
+                    None => classifier.insert_endpoint(family, address, length, None, id),
                     Some(ports) => {
                         let protocol = match ports.protocol {
                             config::Protocol::Tcp => 6,
@@ -222,13 +226,12 @@ impl Compiler {
                                 first: *range.start(),
                                 last: *range.end(),
                             };
-                            table.insert(family, address, length, Some(range), id);
+                            classifier.insert_endpoint(family, address, length, Some(range), id);
                         }
                     }
                 }
             }
         }
-        table
     }
 
     fn insert_contracts(
@@ -236,7 +239,7 @@ impl Compiler {
         config: &Config,
         class_ids: &[ClassId],
         at: Timestamp,
-        classifier: &mut Classifier,
+        classifier: &mut ClassifierBuilder,
         entries: &mut Entries,
     ) -> Result<Option<Timestamp>, CompileError> {
         let of_region = || {
@@ -434,7 +437,7 @@ impl<K: Eq + Hash> Numbers<K> {
     }
 }
 
-fn insert_segments(classifier: &mut Classifier, config: &Config) {
+fn insert_segments(config: &Config, classifier: &mut ClassifierBuilder) {
     for (number, segment) in config.segments.iter().enumerate() {
         for net in &segment.prefixes {
             let (family, address, length) = prefix(net);

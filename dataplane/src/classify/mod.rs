@@ -11,117 +11,24 @@
 //! worker's fragment table. Its class comes from its own DSCP, like everybody's.
 
 mod cache;
+mod contracts;
 mod prefix;
 mod service;
-
-use std::collections::HashMap;
-
-use foldhash::fast::FixedState;
+mod tables;
+mod tree;
 
 pub use cache::{FLOWS, FlowCache, Place};
-pub use prefix::PrefixTable;
-pub use service::{PortRange, ServiceId, ServiceTable};
+pub use service::{PortRange, ServiceId};
+pub use tables::{Classifier, ClassifierBuilder, ContractKey, SegmentId};
+pub use tree::TooLarge;
+
+use tables::Lookup;
 
 use crate::clock::Nanos;
 use crate::contract::{ClassId, ClassMap, ContractIndex, ContractTable, Direction};
 use crate::fragment::{FragmentKey, FragmentTable};
 use crate::meter::Color;
-use crate::packet::{Family, Fragment, Headers};
-
-/// A set of far-side prefixes, by its place in the configuration the table was compiled from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SegmentId(pub u32);
-
-/// The compiled tables.
-#[derive(Clone, Debug)]
-pub struct Classifier {
-    /// Endpoints to services.
-    pub services: ServiceTable,
-    segments: [PrefixTable<SegmentId>; 2],
-    contracts: HashMap<ContractKey, ContractIndex, FixedState>,
-    /// Where packets without a contract go, by direction and class.
-    uncontracted: Vec<[ContractIndex; 2]>,
-}
-
-/// What a contract is looked up by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ContractKey {
-    /// Whose traffic.
-    pub service: ServiceId,
-    /// In which class.
-    pub class: ClassId,
-    /// Which way.
-    pub direction: Direction,
-    /// To or from which far prefixes; `None`: all.
-    pub segment: Option<SegmentId>,
-}
-
-impl Classifier {
-    /// A classifier without contracts. `uncontracted` gives, for each [`ClassId`] in turn, the entries by direction.
-    #[must_use]
-    pub fn new(services: ServiceTable, uncontracted: Vec<[ContractIndex; 2]>) -> Self {
-        let segments = [PrefixTable::new(32), PrefixTable::new(128)];
-        Self {
-            services,
-            segments,
-            contracts: HashMap::default(),
-            uncontracted,
-        }
-    }
-
-    /// Adds a prefix to a segment.
-    pub fn insert_segment(&mut self, family: Family, address: u128, length: u8, segment: SegmentId) {
-        self.segments[family as usize].entry(address, length, || segment);
-    }
-
-    /// Adds a contract.
-    pub fn insert_contract(&mut self, key: ContractKey, contract: ContractIndex) {
-        self.contracts.insert(key, contract);
-    }
-
-    /// The service of a packet by its own headers.
-    #[inline]
-    #[must_use]
-    pub fn service(&self, headers: &Headers, direction: Direction) -> Option<ServiceId> {
-        let (address, port) = match direction {
-            Direction::Egress => (headers.src, headers.ports.map(|ports| ports.src)),
-            Direction::Ingress => (headers.dst, headers.ports.map(|ports| ports.dst)),
-        };
-        self.services
-            .find(headers.family, address, port.map(|port| (headers.protocol, port)))
-    }
-
-    /// The contract of a packet of `service`: one whose segment holds the far address, the longest prefix first; else the
-    /// one without segment; else the entry for uncontracted packets of the class.
-    #[must_use]
-    pub fn contract(
-        &self,
-        service: Option<ServiceId>,
-        class: ClassId,
-        direction: Direction,
-        headers: &Headers,
-    ) -> ContractIndex {
-        let contracted = service.and_then(|service| {
-            let far = match direction {
-                Direction::Egress => headers.dst,
-                Direction::Ingress => headers.src,
-            };
-            let at = |segment| {
-                self.contracts
-                    .get(&ContractKey {
-                        service,
-                        class,
-                        direction,
-                        segment,
-                    })
-                    .copied()
-            };
-            let segments = self.segments[headers.family as usize].covering(far);
-            segments.map(|segment| Some(*segment)).chain([None]).find_map(at)
-        });
-        contracted.unwrap_or_else(|| self.uncontracted[class.index()][direction.index()])
-    }
-}
+use crate::packet::{Fragment, Headers};
 
 /// One path's view of the classifier: the flow cache and the fragments seen.
 pub struct PathClassifier {
@@ -133,6 +40,17 @@ pub struct PathClassifier {
 /// Fragmented packets under way that one path remembers. 4,096 at 30 s are 136 new fragmented packets a second for ever,
 /// or a burst of 4,096; beyond that the oldest are forgotten and match endpoints without ports.
 const FRAGMENTS: usize = 4_096;
+
+/// A packet that goes through the tables together with others, because its flow is not known.
+#[derive(Clone, Copy, Debug)]
+pub struct Miss<'a> {
+    headers: &'a Headers,
+    place: Place,
+    class: ClassId,
+    arrived: Color,
+    lookup: Lookup,
+    entry: Option<&'a u32>,
+}
 
 impl PathClassifier {
     /// Takes all its memory now. `seed` decides where flows and fragments are kept: strangers should not be able to
@@ -178,6 +96,58 @@ impl PathClassifier {
         let judged = self.judge(&table.classes, &table.classifier, service, headers);
         self.cache.put(place, headers, table.generation, judged);
         judged
+    }
+
+    /// Instead of the third step, for packets that go together: what is known of the flow.
+    #[inline]
+    #[must_use]
+    pub fn known(&self, table: &ContractTable, headers: &Headers, place: Place) -> Option<(ContractIndex, Color)> {
+        self.cache.get(place, headers, table.generation)
+    }
+
+    /// Begins to look a packet up whose flow is not known, and to load the first line of the tables.
+    #[inline]
+    #[must_use]
+    pub fn miss<'a>(&self, table: &'a ContractTable, headers: &'a Headers, place: Place) -> Miss<'a> {
+        let (class, arrived) = table.classes.class(headers.dscp, headers.pcp);
+        Miss {
+            headers,
+            place,
+            class,
+            arrived,
+            lookup: table.classifier.begin(headers, self.direction),
+            entry: None,
+        }
+    }
+
+    /// Looks up all of `misses`, a line of each in turn, and keeps what it finds. `found` gets the position of each with its
+    /// contract and the colour it arrives with.
+    #[inline]
+    pub fn resolve<'a>(
+        &mut self,
+        table: &'a ContractTable,
+        misses: &mut [Miss<'a>],
+        mut found: impl FnMut(usize, ContractIndex, Color),
+    ) {
+        let classifier = &table.classifier;
+        loop {
+            let mut over = true;
+            for miss in misses.iter_mut() {
+                over &= classifier.step(&mut miss.lookup);
+            }
+            if over {
+                break;
+            }
+        }
+        for miss in misses.iter_mut() {
+            miss.entry = classifier.entry(&miss.lookup, miss.class, self.direction);
+        }
+        for (position, miss) in misses.iter().enumerate() {
+            let contract = classifier.finish(miss.entry, miss.class, self.direction, miss.headers);
+            self.cache
+                .put(miss.place, miss.headers, table.generation, (contract, miss.arrived));
+            found(position, contract, miss.arrived);
+        }
     }
 
     fn classify_fragment(&mut self, table: &ContractTable, headers: &Headers, now: Nanos) -> (ContractIndex, Color) {
