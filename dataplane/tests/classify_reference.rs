@@ -373,7 +373,7 @@ fn default_routes_hosts_and_nothing_at_all() {
 fn memory_is_proportional_to_the_prefixes() {
     let mut random = Random(7);
     let lengths = [[16_u8, 20, 24, 28, 32], [32, 48, 56, 64, 128]];
-    for (count, most) in [(10_usize, 2 << 10), (1_000, 700 << 10), (100_000, 11 << 20)] {
+    for (count, most) in [(10_usize, 144 << 10), (1_000, 256 << 10), (100_000, 9 << 20)] {
         let mut builder = ClassifierBuilder::new(uncontracted());
         for number in 0..count {
             let family = [Family::Ipv4, Family::Ipv6][number % 2];

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::prefix::{self, Prefix};
-use super::tree::{Boundary, Forest, Ref, TooLarge, VALUE_MAX};
+use super::tree::{Boundary, Forest, Ref, TooLarge, Tree, VALUE_MAX};
 use crate::packet::Family;
 
 /// A service, by a number that stays the same for the life of the process: fragments remember it over a reload. Below 2^30.
@@ -30,9 +30,9 @@ pub struct PortRange {
 pub(super) struct ServiceTable {
     forest: Forest,
     /// By [`Family`].
-    roots: [Ref; 2],
+    trees: [Tree; 2],
     /// The trees of prefixes with ports.
-    ports: Vec<Ref>,
+    ports: Vec<Tree>,
 }
 
 /// What an interval says: 0 nothing, below this a service plus 1, else this plus a place in [`ServiceTable::ports`].
@@ -76,9 +76,11 @@ impl Endpoints {
     }
 
     pub(super) fn compile(mut self) -> Result<ServiceTable, TooLarge> {
+        let mut forest = Forest::default();
+        let nothing = forest.plant(0, &[], true)?;
         let mut table = ServiceTable {
-            forest: Forest::default(),
-            roots: [Ref::to_value(0); 2],
+            forest,
+            trees: [nothing; 2],
             ports: Vec::new(),
         };
         for (family, endpoints) in self.by_family.iter_mut().enumerate() {
@@ -99,7 +101,7 @@ impl Endpoints {
             }
             // Nothing of it is needed any more, and the lines of the tree need the room.
             *endpoints = Vec::new();
-            table.roots[family] = table.forest.plant(0, &boundaries, true)?;
+            table.trees[family] = table.forest.plant(0, &boundaries, false)?;
         }
         table.forest.shrink();
         Ok(table)
@@ -119,12 +121,11 @@ impl ServiceTable {
     /// Begins a search.
     #[inline]
     pub(super) fn begin(&self, family: Family, address: u128, transport: Option<(u8, u16)>) -> Search {
-        // Beyond all protocols, where there are no rules: packets without ports get what lies behind them.
-        let transport = transport.map_or(1 << 24, |(protocol, port)| u32::from(protocol) << 16 | u32::from(port));
+        let key = prefix::key(family, address);
         Search {
-            at: self.roots[family as usize],
-            key: prefix::key(family, address),
-            transport: u128::from(transport) << 96,
+            at: Forest::begin(self.trees[family as usize], key),
+            key,
+            transport: transport.map_or(NO_PORT, |(protocol, port)| transport_key(protocol, port)),
         }
     }
 
@@ -132,7 +133,7 @@ impl ServiceTable {
     #[inline]
     pub(super) fn prefetch(&self, search: &Search) {
         if search.at.value().is_none() {
-            self.forest.prefetch(search.at, search.key);
+            self.forest.prefetch(search.at);
         }
     }
 
@@ -142,8 +143,8 @@ impl ServiceTable {
         match search.at.value() {
             None => search.at = self.forest.step(search.at, search.key),
             Some(answer) if answer >= PORTS => {
-                search.at = self.ports[(answer - PORTS) as usize];
                 search.key = search.transport;
+                search.at = Forest::begin(self.ports[(answer - PORTS) as usize], search.key);
             }
             Some(_) => return true,
         }
@@ -163,8 +164,8 @@ impl ServiceTable {
             return Ok(bare);
         }
         let place = u32::try_from(self.ports.len()).map_err(|_| TooLarge)?;
-        let root = self.forest.plant(bare, &port_boundaries(endpoints, bare), false)?;
-        self.ports.push(root);
+        let tree = self.forest.plant(bare, &port_boundaries(endpoints, bare), true)?;
+        self.ports.push(tree);
         (place <= VALUE_MAX - PORTS).then_some(PORTS + place).ok_or(TooLarge)
     }
 }
@@ -178,6 +179,18 @@ impl Search {
     }
 }
 
+/// Protocol and port as a key: 25 bits, left-aligned.
+#[inline]
+fn transport_key(protocol: u8, port: u16) -> u128 {
+    ((u128::from(protocol) + 1) << 16 | u128::from(port)) * NEXT_PORT
+}
+
+/// Before all protocols, where there are no rules.
+const NO_PORT: u128 = 0;
+
+/// From the key of one port to that of the next.
+const NEXT_PORT: u128 = 1 << (128 - 25);
+
 /// The ranges of ports as intervals over (protocol, port). Where ranges overlap, which the configuration refuses, the
 /// first one stays.
 fn port_boundaries(endpoints: &[Endpoint], bare: u32) -> Vec<Boundary> {
@@ -186,9 +199,8 @@ fn port_boundaries(endpoints: &[Endpoint], bare: u32) -> Vec<Boundary> {
         let Some(range) = endpoint.ports.filter(|range| range.first <= range.last) else {
             continue;
         };
-        let at = |port: u16| u32::from(range.protocol) << 16 | u32::from(port);
-        edges.push((at(range.first), true, order));
-        edges.push((at(range.last) + 1, false, order));
+        edges.push((transport_key(range.protocol, range.first), true, order));
+        edges.push((transport_key(range.protocol, range.last) + NEXT_PORT, false, order));
     }
     edges.sort_unstable();
     let mut boundaries = Vec::with_capacity(edges.len());
@@ -200,7 +212,6 @@ fn port_boundaries(endpoints: &[Endpoint], bare: u32) -> Vec<Boundary> {
             begun.remove(&order);
         }
         let answer = begun.first().map_or(bare, |&first| endpoints[first].service.0 + 1);
-        let at = u128::from(at) << 96;
         boundaries.pop_if(|last: &mut Boundary| last.at == at);
         if boundaries.last().map_or(bare, |last| last.value) != answer {
             boundaries.push(Boundary { at, value: answer });

@@ -3,7 +3,7 @@
 use super::contracts::{Contracts, Found};
 use super::prefix::{self, Prefix};
 use super::service::{Endpoints, PortRange, Search, ServiceId, ServiceTable};
-use super::tree::{Forest, Ref, TooLarge};
+use super::tree::{Forest, TooLarge, Tree, VALUE_MAX};
 use crate::contract::{ClassId, ContractIndex, Direction};
 use crate::packet::{Family, Headers};
 use crate::prefetch::prefetch;
@@ -50,7 +50,7 @@ pub struct Classifier {
 struct Segments {
     forest: Forest,
     /// By [`Family`].
-    roots: [Ref; 2],
+    trees: [Tree; 2],
     /// The segment of each prefix, and the place plus 1 of the next shorter prefix around it. A value of a tree is such a
     /// place plus 1 as well; 0 is none.
     chain: Vec<(SegmentId, u32)>,
@@ -108,9 +108,11 @@ impl ClassifierBuilder {
 
 impl Segments {
     fn compile(by_family: [Vec<(Prefix, SegmentId)>; 2]) -> Result<Self, TooLarge> {
+        let mut forest = Forest::default();
+        let nothing = forest.plant(0, &[], true)?;
         let mut segments = Self {
-            forest: Forest::default(),
-            roots: [Ref::to_value(0); 2],
+            forest,
+            trees: [nothing; 2],
             chain: Vec::new(),
         };
         for (family, mut prefixes) in by_family.into_iter().enumerate() {
@@ -122,10 +124,10 @@ impl Segments {
                 chain.push((segment, around));
                 chain.len() as u32
             });
-            if segments.chain.len() >= super::tree::VALUE_MAX as usize {
+            if segments.chain.len() >= VALUE_MAX as usize {
                 return Err(TooLarge);
             }
-            segments.roots[family] = segments.forest.plant(0, &boundaries, true)?;
+            segments.trees[family] = segments.forest.plant(0, &boundaries, false)?;
         }
         segments.forest.shrink();
         segments.chain.shrink_to_fit();
@@ -136,7 +138,7 @@ impl Segments {
     fn of(&self, family: Family, address: u128) -> impl Iterator<Item = SegmentId> {
         let mut at = self
             .forest
-            .find(self.roots[family as usize], prefix::key(family, address));
+            .find(self.trees[family as usize], prefix::key(family, address));
         std::iter::from_fn(move || {
             let (segment, around) = self.chain[at.checked_sub(1)? as usize];
             at = around;

@@ -1,25 +1,26 @@
 //! In which interval a key lies: the compiled form of every table of prefixes or ports.
 //!
-//! A set of prefixes cuts the addresses into intervals, and all addresses of an interval have the same longest prefix. So
-//! a lookup is a search among sorted boundaries. Keys have 128 bits, left-aligned: an IPv6 address as it is, an IPv4
-//! address in the first 32 bits. The search goes word by word (16 bits each) and costs one cache line a step:
+//! A set of prefixes cuts the addresses into intervals, and all addresses of an interval have the same longest prefix. Keys
+//! have 128 bits, left-aligned: an IPv6 address as it is, an IPv4 address in the first 32 bits. A search goes through
 //!
 //! ```text
-//! [`Leaf`]    10 ends of intervals in one word, and what each of the 11 intervals leads to
-//! [`Fan`]     30 ends, over up to 31 leaves that lie one behind the other; a fan over fans is the same one step higher
-//! [`Direct`]  one entry for each value of a word, where there would be too many fans
-//! [`Wide`]    3 ends of whole keys: where no more boundaries are left below, and where many keys share their next words
+//! direct table    one entry for each value of the first bits, as many (14 to 20) as fit the number of boundaries
+//! [`Node`]        the next 6 bits: two bitmaps say which of the 64 slots lead to another node, and which begin an interval
+//! [`Wide`]        ends of whole keys: where at most 3 boundaries are left, and to skip bits that all boundaries share
+//! entry           what a slot of a direct table or node leads to: a value, a node, or a wide
 //! ```
 //!
-//! What a step leads to is a [`Ref`]: another line, or the value. An IPv4 lookup reads 5 lines at most (two words: a fan,
-//! a leaf; a fan of fans, a fan, a leaf; with many prefixes one entry and three lines). IPv6 has up to 8 words, of which
-//! the shared ones are skipped; 1,000,000 random prefixes take 4 or 5 lines. Why so: docs/decisions/0020.
+//! and reads one cache line in each. IPv4: at most 5 (an entry, three nodes, an entry), with 1,000,000 random prefixes 2 or
+//! 3. IPv6: at most 22; with 1,000,000 random prefixes of 32 to 128 bits 4 or 5. Each boundary costs at most 64 bytes, and
+//! those of random prefixes about 30. Why so: docs/decisions/0020-prefixes-as-intervals.md.
 //!
 //! Built by the control thread, then immutable. Knows nothing of what the values mean.
 
+use arrayvec::ArrayVec;
+
 use crate::prefetch::prefetch;
 
-/// A table would need more lines than a [`Ref`] can number: beyond some ten million prefixes.
+/// A table would need more entries or lines than a [`Ref`] can number: beyond some hundred million prefixes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many prefixes, ports or services for one table")]
 pub struct TooLarge;
@@ -35,38 +36,40 @@ pub(super) struct Boundary {
 /// The largest value that an interval can have.
 pub(super) const VALUE_MAX: u32 = (1 << 31) - 1;
 
-/// Where a search has come to: a value (top bit 0), or a kind of line (3 bits), the word it looks at (3 bits), and which
-/// one it is (25 bits).
+/// Where a search has come to: a value (top bit 0), or what is to be read next (2 bits) and which one of them (29 bits).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ref(u32);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    Leaf = 0,
-    Fan = 1,
-    FanOfFans = 2,
-    Direct = 3,
-    Wide = 4,
+    Entry,
+    Node,
+    Wide,
 }
 
-/// Up to 11 intervals of one word. `ends` are the last words of all intervals but the last; behind them `u16::MAX`, which
-/// is below no word.
+/// Where a tree begins.
 #[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-struct Leaf {
-    refs: [Ref; LEAF],
-    ends: [u16; LEAF - 1],
-}
-
-/// Up to 31 lines from `first` on, by the last word each is for.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-struct Fan {
-    ends: [u16; FAN - 1],
+pub(super) struct Tree {
+    /// Its direct table, 2^`width` entries.
     first: u32,
+    width: u32,
 }
 
-/// Up to 4 intervals of whole keys.
+/// What the six bits from `offset` on lead to.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(32))]
+struct Node {
+    /// Slots that are nodes themselves. They lie one behind the other from `first_child` on.
+    children: u64,
+    /// Of the other slots those that lead elsewhere than the one before. Their entries lie from `first_entry` on.
+    begins: u64,
+    first_child: u32,
+    first_entry: u32,
+    offset: u32,
+}
+
+/// Up to 4 intervals of whole keys. `ends` are the last keys of all but the last; behind them `u128::MAX`, which lies before
+/// no key.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Wide {
@@ -74,288 +77,407 @@ struct Wide {
     refs: [Ref; WIDE],
 }
 
-const LEAF: usize = 11;
-const FAN: usize = 31;
 const WIDE: usize = 4;
 
-const _: () = assert!(size_of::<Leaf>() == 64 && size_of::<Fan>() == 64 && size_of::<Wide>() == 64);
+const _: () = assert!(size_of::<Node>() == 32, "no node lies in two cache lines");
+const _: () = assert!(size_of::<Wide>() == 64, "one cache line");
 
-/// Entries of a direct table.
-const WORDS: usize = 1 << 16;
+/// Bits of a node.
+const STRIDE: u32 = 6;
 
-/// Several trees on the same lines.
+/// Bits of a direct table: 64 KiB is little beside what a path takes anyway, and with less than 14 bits IPv4 would need a
+/// fourth node. As many entries as boundaries leave few boundaries to each, up to the 4 MiB that still fit a third-level
+/// cache.
+const WIDTH: std::ops::RangeInclusive<u32> = 14..=20;
+
+/// Shared bits from which one comparison is better than nodes that have one child each.
+const SKIP: u32 = 3 * STRIDE;
+
+/// Several trees in the same memory.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Forest {
-    leaves: Vec<Leaf>,
-    fans: Vec<Fan>,
+    entries: Vec<Ref>,
+    nodes: Vec<Node>,
     wides: Vec<Wide>,
-    /// Tables of [`WORDS`] entries, one behind the other.
-    direct: Vec<Ref>,
+}
+
+/// What a slot leads to, while the tree is built.
+enum Slot<'a> {
+    Ref(Ref),
+    Node(Unbuilt<'a>),
+}
+
+/// A node to be made: what goes before its boundaries, these, and the first of its bits.
+struct Unbuilt<'a> {
+    before: u32,
+    boundaries: &'a [Boundary],
+    offset: u32,
 }
 
 impl Ref {
-    /// The end of a search.
-    #[inline]
-    pub(super) const fn to_value(value: u32) -> Self {
-        debug_assert!(value <= VALUE_MAX);
-        Self(value)
-    }
-
     /// The value, if the search is over.
     #[inline]
     pub(super) fn value(self) -> Option<u32> {
         (self.0 <= VALUE_MAX).then_some(self.0)
     }
 
-    fn to_line(kind: Kind, word: u32, index: usize) -> Result<Self, TooLarge> {
-        if index >= 1 << 25 {
-            return Err(TooLarge);
-        }
-        Ok(Self(1 << 31 | (kind as u32) << 28 | word << 25 | index as u32))
+    #[inline]
+    fn to_value(value: u32) -> Self {
+        debug_assert!(value <= VALUE_MAX);
+        Self(value)
     }
 
-    /// The line beside this one, of the kind below a fan.
     #[inline]
-    fn below(self, kind: Kind, index: u32) -> Self {
-        Self(self.0 & (1 << 31 | 7 << 25) | (kind as u32) << 28 | index)
+    fn to(kind: Kind, index: u32) -> Self {
+        Self(1 << 31 | (kind as u32) << 29 | index)
     }
 
     #[inline]
     fn kind(self) -> Kind {
-        match (self.0 >> 28) & 7 {
-            0 => Kind::Leaf,
-            1 => Kind::Fan,
-            2 => Kind::FanOfFans,
-            3 => Kind::Direct,
+        match (self.0 >> 29) & 3 {
+            0 => Kind::Entry,
+            1 => Kind::Node,
             _ => Kind::Wide,
         }
     }
 
     #[inline]
     fn index(self) -> usize {
-        (self.0 & ((1 << 25) - 1)) as usize
-    }
-
-    /// The word of `key` that the line looks at.
-    #[inline]
-    fn word_of(self, key: u128) -> u16 {
-        word(key, (self.0 >> 25) & 7)
+        (self.0 & ((1 << 29) - 1)) as usize
     }
 }
 
-/// Word `number` (0 to 7) of a key, the first being the most significant.
+/// The position as a [`Ref`] can hold it.
+fn index(position: usize) -> Result<u32, TooLarge> {
+    u32::try_from(position).ok().filter(|index| *index < 1 << 29).ok_or(TooLarge)
+}
+
+/// The bits of `key` from `offset` on, six of them.
 #[inline]
-fn word(key: u128, number: u32) -> u16 {
-    let half = if number < 4 { (key >> 64) as u64 } else { key as u64 };
-    (half >> (48 - 16 * (number & 3))) as u16
+fn slot(key: u128, offset: u32) -> u32 {
+    // IPv4 and most of IPv6 need only one half, and shifts of 128 bits are several instructions.
+    let bits = if offset <= 64 - STRIDE {
+        (key >> 64) as u64 >> (64 - STRIDE - offset)
+    } else {
+        (key >> (128 - STRIDE - offset)) as u64
+    };
+    bits as u32 & 63
+}
+
+/// How many of `bits` are set from bit 0 to `slot`, minus 1: the place of the last of them.
+#[inline]
+fn place(bits: u64, slot: u32) -> u32 {
+    (bits & (u64::MAX >> (63 - slot))).count_ones().wrapping_sub(1)
 }
 
 impl Forest {
-    /// The value of `key` in the tree that begins at `root`.
+    /// Begins a search: where the first line is.
     #[inline]
-    pub(super) fn find(&self, root: Ref, key: u128) -> u32 {
-        let mut at = root;
+    pub(super) fn begin(tree: Tree, key: u128) -> Ref {
+        let first_bits = ((key >> 64) as u64 >> 1) >> (63 - tree.width);
+        Ref::to(Kind::Entry, tree.first + first_bits as u32)
+    }
+
+    /// The value of `key`.
+    #[inline]
+    pub(super) fn find(&self, tree: Tree, key: u128) -> u32 {
+        let mut at = self.entries[Self::begin(tree, key).index()];
         loop {
-            match at.value() {
-                Some(value) => return value,
-                None => at = self.step(at, key),
+            if let Some(value) = at.value() {
+                return value;
+            }
+            // As `step`, but an entry is read at once.
+            at = match at.kind() {
+                Kind::Wide => self.wides[at.index()].find(key),
+                _ => self.nodes[at.index()].find(key),
+            };
+            if at.kind() == Kind::Entry && at.value().is_none() {
+                at = self.entries[at.index()];
             }
         }
     }
 
-    /// One line further. `at` is not a value.
+    /// One read further. `at` is not a value.
     #[inline]
     pub(super) fn step(&self, at: Ref, key: u128) -> Ref {
-        let word = at.word_of(key);
         match at.kind() {
-            Kind::Leaf => {
-                let leaf = &self.leaves[at.index()];
-                leaf.refs[usize::from(rank(&leaf.ends, word))]
-            }
-            Kind::Fan => {
-                let fan = &self.fans[at.index()];
-                at.below(Kind::Leaf, fan.first + u32::from(rank(&fan.ends, word)))
-            }
-            Kind::FanOfFans => {
-                let fan = &self.fans[at.index()];
-                at.below(Kind::Fan, fan.first + u32::from(rank(&fan.ends, word)))
-            }
-            Kind::Direct => self.direct[at.index() * WORDS + usize::from(word)],
-            Kind::Wide => {
-                let wide = &self.wides[at.index()];
-                let rank: usize = wide.ends.iter().map(|&end| usize::from(end < key)).sum();
-                wide.refs[rank]
-            }
+            Kind::Entry => self.entries[at.index()],
+            Kind::Node => self.nodes[at.index()].find(key),
+            Kind::Wide => self.wides[at.index()].find(key),
         }
     }
 
-    /// Begins to load the line that [`Forest::step`] will read.
+    /// Begins to load what [`Forest::step`] will read.
     #[inline]
-    pub(super) fn prefetch(&self, at: Ref, key: u128) {
+    pub(super) fn prefetch(&self, at: Ref) {
         match at.kind() {
-            Kind::Leaf => prefetch(&self.leaves[at.index()]),
-            Kind::Fan | Kind::FanOfFans => prefetch(&self.fans[at.index()]),
-            Kind::Direct => prefetch(&self.direct[at.index() * WORDS + usize::from(at.word_of(key))]),
+            Kind::Entry => prefetch(&self.entries[at.index()]),
+            Kind::Node => prefetch(&self.nodes[at.index()]),
             Kind::Wide => prefetch(&self.wides[at.index()]),
         }
     }
 
     /// Adds a tree: keys before the first boundary have the value `before`. Boundaries are sorted, without two at one key.
-    /// `first_direct`: the first word may have a direct table (256 KiB) as soon as fans of fans would be needed.
-    pub(super) fn plant(&mut self, before: u32, boundaries: &[Boundary], first_direct: bool) -> Result<Ref, TooLarge> {
-        let fans_max = if first_direct { FAN * LEAF } else { FAN * FAN * LEAF };
-        self.node(before, boundaries, 0, fans_max)
+    /// A `small` tree has no direct table.
+    pub(super) fn plant(&mut self, before: u32, boundaries: &[Boundary], small: bool) -> Result<Tree, TooLarge> {
+        let width = boundaries.len().max(1).ilog2().clamp(*WIDTH.start(), *WIDTH.end());
+        let narrow = small || boundaries.len() < WIDE || shared_bits(boundaries) >= SKIP;
+        let width = if narrow { 0 } else { width };
+        let first = self.entries.len();
+        let end = first + (1 << width);
+        self.entries.resize(end, Ref::to_value(before));
+        index(end)?;
+        let tree = Tree {
+            first: index(first)?,
+            width,
+        };
+        if width == 0 {
+            let root = self.subtree(before, boundaries, 0)?;
+            self.entries[first] = self.finish(root)?;
+            return Ok(tree);
+        }
+        let (mut value, mut filled) = (before, 0);
+        let number = |boundary: &Boundary| (boundary.at >> (128 - width)) as usize;
+        for group in boundaries.chunk_by(|a, b| number(a) == number(b)) {
+            let here = number(&group[0]);
+            self.entries[first + filled..first + here].fill(Ref::to_value(value));
+            let inner = behind_aligned(group, width, &mut value);
+            let to = self.subtree(value, inner, width)?;
+            self.entries[first + here] = self.finish(to)?;
+            value = group[group.len() - 1].value;
+            filled = here + 1;
+        }
+        self.entries[first + filled..end].fill(Ref::to_value(value));
+        Ok(tree)
     }
 
-    /// Frees what building took too much of.
+    /// Gives back what building took too much of.
     pub(super) fn shrink(&mut self) {
-        self.leaves.shrink_to_fit();
-        self.fans.shrink_to_fit();
+        self.entries.shrink_to_fit();
+        self.nodes.shrink_to_fit();
         self.wides.shrink_to_fit();
-        self.direct.shrink_to_fit();
     }
 
     /// Memory of all trees.
     pub(super) fn bytes(&self) -> usize {
-        size_of_val(&self.leaves[..])
-            + size_of_val(&self.fans[..])
-            + size_of_val(&self.wides[..])
-            + size_of_val(&self.direct[..])
+        size_of_val(&self.entries[..]) + size_of_val(&self.nodes[..]) + size_of_val(&self.wides[..])
     }
 
-    /// The tree of boundaries that have the words before `word` in common. A node of more than `fans_max` intervals is a
-    /// direct table.
-    fn node(&mut self, before: u32, boundaries: &[Boundary], word: u32, fans_max: usize) -> Result<Ref, TooLarge> {
-        let (Some(first), Some(last)) = (boundaries.first(), boundaries.last()) else {
-            return Ok(Ref::to_value(before));
-        };
+    /// What leads to `boundaries`, which have all bits before `offset` in common.
+    fn subtree<'a>(&mut self, before: u32, boundaries: &'a [Boundary], offset: u32) -> Result<Slot<'a>, TooLarge> {
+        if boundaries.is_empty() {
+            return Ok(Slot::Ref(Ref::to_value(before)));
+        }
         if boundaries.len() < WIDE {
-            let refs = boundaries.iter().map(|boundary| (boundary.at, Ref::to_value(boundary.value)));
-            return self.wide(Ref::to_value(before), refs);
+            let intervals = boundaries.iter().map(|boundary| (boundary.at, Ref::to_value(boundary.value)));
+            return self.wide(before, intervals).map(Slot::Ref);
         }
-        let shared = (first.at ^ last.at).leading_zeros() / 16;
-        if shared > word + 1 {
-            // All boundaries lie among the keys that begin with the same words: one comparison instead of a line a word.
-            let inner = self.node(before, boundaries, shared, FAN * FAN * LEAF)?;
-            let rest = u128::MAX >> (16 * shared);
-            let begin = first.at & !rest;
-            let behind = begin.checked_add(rest).and_then(|end| end.checked_add(1));
-            let behind = behind.map(|behind| (behind, Ref::to_value(last.value)));
-            return self.wide(Ref::to_value(before), [(begin, inner)].into_iter().chain(behind));
+        let shared = shared_bits(boundaries);
+        if shared < offset + SKIP {
+            let offset = offset.min(128 - STRIDE);
+            return Ok(Slot::Node(Unbuilt { before, boundaries, offset }));
         }
-        let intervals = self.intervals(before, boundaries, word)?;
-        if intervals.len() > fans_max {
-            self.direct_table(&intervals, word)
-        } else {
-            self.fans(&intervals, word)
-        }
+        let offset = shared.min(128 - STRIDE);
+        let inner = self.finish(Slot::Node(Unbuilt { before, boundaries, offset }))?;
+        let rest = u128::MAX >> shared;
+        let begin = boundaries[0].at & !rest;
+        let behind = (begin | rest).checked_add(1);
+        let after = Ref::to_value(boundaries[boundaries.len() - 1].value);
+        let intervals = [(begin, inner)].into_iter().chain(behind.map(|behind| (behind, after)));
+        self.wide(before, intervals).map(Slot::Ref)
     }
 
-    /// What each interval of one word leads to: sorted by where it begins, the first at 0.
-    fn intervals(&mut self, before: u32, boundaries: &[Boundary], at: u32) -> Result<Vec<(u16, Ref)>, TooLarge> {
-        let mut value = before;
-        let mut intervals = vec![(0, Ref::to_value(value))];
-        for group in boundaries.chunk_by(|a, b| word(a.at, at) == word(b.at, at)) {
-            let begin = word(group[0].at, at);
-            // Whether the first boundary is where the word itself begins: all that follows is 0.
-            let aligned = group[0].at << (16 * at) << 16 == 0;
-            let inner = if aligned {
-                value = group[0].value;
-                &group[1..]
-            } else {
-                group
-            };
-            let child = self.node(value, inner, at + 1, FAN * FAN * LEAF)?;
-            put(&mut intervals, begin, child);
-            if let Some(last) = inner.last() {
-                value = last.value;
-                if let Some(next) = begin.checked_add(1) {
-                    put(&mut intervals, next, Ref::to_value(value));
-                }
-            }
-        }
-        Ok(intervals)
-    }
-
-    fn fans(&mut self, intervals: &[(u16, Ref)], word: u32) -> Result<Ref, TooLarge> {
-        let first_leaf = self.leaves.len();
-        for chunk in intervals.chunks(LEAF) {
-            let mut refs = [chunk[chunk.len() - 1].1; LEAF];
-            for (place, &(_, to)) in refs.iter_mut().zip(chunk) {
-                *place = to;
-            }
-            let ends = ends(chunk.iter().map(|interval| interval.0));
-            self.leaves.push(Leaf { refs, ends });
-        }
-        let mut line = Ref::to_line(Kind::Leaf, word, first_leaf)?;
-        let mut first = first_leaf;
-        let mut begins: Vec<u16> = intervals.chunks(LEAF).map(|chunk| chunk[0].0).collect();
-        for kind in [Kind::Fan, Kind::FanOfFans] {
-            if begins.len() == 1 {
-                break;
-            }
-            let first_fan = self.fans.len();
-            for (number, chunk) in begins.chunks(FAN).enumerate() {
-                let first = u32::try_from(first + number * FAN).map_err(|_| TooLarge)?;
-                let ends = ends(chunk.iter().copied());
-                self.fans.push(Fan { ends, first });
-            }
-            // Of what a fan adds to this reference none may be out of range, so the last line is asked for as well.
-            Ref::to_line(Kind::Leaf, word, first + begins.len())?;
-            line = Ref::to_line(kind, word, first_fan)?;
-            first = first_fan;
-            begins = begins.chunks(FAN).map(|chunk| chunk[0]).collect();
-        }
-        Ok(line)
-    }
-
-    fn direct_table(&mut self, intervals: &[(u16, Ref)], word: u32) -> Result<Ref, TooLarge> {
-        let line = Ref::to_line(Kind::Direct, word, self.direct.len() / WORDS)?;
-        let ends = intervals[1..].iter().map(|&(begin, _)| usize::from(begin)).chain([WORDS]);
-        for (&(begin, to), end) in intervals.iter().zip(ends) {
-            self.direct.extend(std::iter::repeat_n(to, end - usize::from(begin)));
-        }
-        Ok(line)
-    }
-
-    fn wide(&mut self, before: Ref, intervals: impl Iterator<Item = (u128, Ref)>) -> Result<Ref, TooLarge> {
-        let mut ends = [u128::MAX; WIDE - 1];
-        let mut refs = [before; WIDE];
+    fn wide(&mut self, before: u32, intervals: impl Iterator<Item = (u128, Ref)>) -> Result<Ref, TooLarge> {
+        let mut wide = Wide {
+            ends: [u128::MAX; WIDE - 1],
+            refs: [Ref::to_value(before); WIDE],
+        };
         let mut filled = 0;
         for (begin, to) in intervals {
             // Keys from 0 on have no interval before them.
             if let Some(end) = begin.checked_sub(1) {
-                ends[filled] = end;
+                wide.ends[filled] = end;
                 filled += 1;
             }
-            refs[filled..].fill(to);
+            wide.refs[filled..].fill(to);
         }
-        self.wides.push(Wide { ends, refs });
-        Ref::to_line(Kind::Wide, 0, self.wides.len() - 1)
+        self.wides.push(wide);
+        Ok(Ref::to(Kind::Wide, index(self.wides.len() - 1)?))
+    }
+
+    /// Makes a node that stands for itself.
+    fn finish(&mut self, slot: Slot<'_>) -> Result<Ref, TooLarge> {
+        match slot {
+            Slot::Ref(to) => Ok(to),
+            Slot::Node(unbuilt) => {
+                self.nodes.push(Node::default());
+                let at = self.nodes.len() - 1;
+                self.build(at, &unbuilt)?;
+                Ok(Ref::to(Kind::Node, index(at)?))
+            }
+        }
+    }
+
+    /// Makes the node at `at`, and all below it.
+    fn build(&mut self, at: usize, unbuilt: &Unbuilt<'_>) -> Result<(), TooLarge> {
+        let Unbuilt { before, boundaries, offset } = *unbuilt;
+        let mut node = Node {
+            offset,
+            ..Node::default()
+        };
+        let mut entries: ArrayVec<Ref, 64> = ArrayVec::new();
+        let mut children: ArrayVec<Unbuilt<'_>, 64> = ArrayVec::new();
+        let mut lead = |node: &mut Node, slot: u32, to: Ref| {
+            if entries.last() != Some(&to) {
+                node.begins |= 1 << slot;
+                entries.push(to);
+            }
+        };
+        let (mut value, mut free) = (before, 0);
+        let number = |boundary: &Boundary| slot(boundary.at, offset);
+        for group in boundaries.chunk_by(|a, b| number(a) == number(b)) {
+            let here = number(&group[0]);
+            if free < here {
+                lead(&mut node, free, Ref::to_value(value));
+            }
+            let inner = behind_aligned(group, offset + STRIDE, &mut value);
+            match self.subtree(value, inner, offset + STRIDE)? {
+                Slot::Ref(to) => lead(&mut node, here, to),
+                Slot::Node(child) => {
+                    node.children |= 1 << here;
+                    children.push(child);
+                }
+            }
+            value = group[group.len() - 1].value;
+            free = here + 1;
+        }
+        if free < 64 {
+            lead(&mut node, free, Ref::to_value(value));
+        }
+        node.first_entry = index(self.entries.len())?;
+        self.entries.extend(entries);
+        index(self.entries.len())?;
+        let first_child = self.nodes.len();
+        node.first_child = index(first_child)?;
+        self.nodes[at] = node;
+        self.nodes.resize(first_child + children.len(), Node::default());
+        index(self.nodes.len())?;
+        for (place, child) in children.iter().enumerate() {
+            self.build(first_child + place, child)?;
+        }
+        Ok(())
     }
 }
 
-/// How many of the ends lie before `word`. All of them are compared: no branch to mispredict, and the compiler does eight
-/// at a time.
-#[inline]
-fn rank<const N: usize>(ends: &[u16; N], word: u16) -> u16 {
-    ends.iter().map(|&end| u16::from(end < word)).sum()
-}
-
-/// The ends of all intervals but the last, which begin at `begins`.
-fn ends<const N: usize>(begins: impl Iterator<Item = u16>) -> [u16; N] {
-    let mut ends = [u16::MAX; N];
-    for (end, begin) in ends.iter_mut().zip(begins.skip(1)) {
-        *end = begin - 1;
+impl Node {
+    #[inline]
+    fn find(&self, key: u128) -> Ref {
+        let slot = slot(key, self.offset);
+        if self.children >> slot & 1 == 1 {
+            Ref::to(Kind::Node, self.first_child + place(self.children, slot))
+        } else {
+            Ref::to(Kind::Entry, self.first_entry + place(self.begins, slot))
+        }
     }
-    ends
 }
 
-/// Adds an interval; one that begins at the same word as the last replaces it, one that leads where the last one leads is
-/// the same interval.
-fn put(intervals: &mut Vec<(u16, Ref)>, begin: u16, to: Ref) {
-    intervals.pop_if(|last| last.0 == begin);
-    if intervals.last().is_none_or(|last| last.1 != to) {
-        intervals.push((begin, to));
+impl Wide {
+    #[inline]
+    fn find(&self, key: u128) -> Ref {
+        let before: usize = self.ends.iter().map(|&end| usize::from(end < key)).sum();
+        self.refs[before]
+    }
+}
+
+/// The bits that all boundaries begin with.
+fn shared_bits(boundaries: &[Boundary]) -> u32 {
+    match (boundaries.first(), boundaries.last()) {
+        (Some(first), Some(last)) => (first.at ^ last.at).leading_zeros(),
+        _ => 0,
+    }
+}
+
+/// The boundaries of `group`, which have their first `bits` bits in common, without one that lies where these keys begin:
+/// that one only sets the `value`.
+fn behind_aligned<'a>(group: &'a [Boundary], bits: u32, value: &mut u32) -> &'a [Boundary] {
+    // A shift by the whole width leaves nothing: the boundary is of one key.
+    if group[0].at.checked_shl(bits).unwrap_or(0) == 0 {
+        *value = group[0].value;
+        &group[1..]
+    } else {
+        group
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Marsaglia's xorshift.
+    fn next(state: &mut u64) -> u64 {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// Boundaries that share bits with each other, at all depths.
+    fn boundaries(state: &mut u64, count: usize, bits: u32) -> Vec<Boundary> {
+        let mut at: Vec<u128> = vec![0; usize::from(next(state).is_multiple_of(2))];
+        while at.len() < count {
+            let random = u128::from(next(state)) << 64 | u128::from(next(state));
+            let shared = next(state) as u32 % (bits + 1);
+            let near = at.get(next(state) as usize % at.len().max(1)).copied().unwrap_or(random);
+            let rest = u128::MAX.checked_shr(shared).unwrap_or(0);
+            at.push((near & !rest | random & rest) >> (128 - bits) << (128 - bits));
+        }
+        at.sort_unstable();
+        at.dedup();
+        let numbered = at.into_iter().zip(1..);
+        numbered.map(|(at, value)| Boundary { at, value }).collect()
+    }
+
+    #[test]
+    fn every_key_finds_the_last_boundary_before_it() {
+        let mut state = 0x5eed;
+        for round in 0..600 {
+            let bits = [25, 32, 128][round % 3];
+            let count = 1 + next(&mut state) as usize % [3, 30, 300][round / 3 % 3];
+            let boundaries = boundaries(&mut state, count, bits);
+            let mut forest = Forest::default();
+            let other = forest.plant(7, &boundaries[..boundaries.len() / 2], true).unwrap();
+            for small in [true, false] {
+                let tree = forest.plant(0, &boundaries, small).unwrap();
+                for (number, boundary) in boundaries.iter().enumerate() {
+                    let before = if number == 0 { 0 } else { boundaries[number - 1].value };
+                    assert_eq!(forest.find(tree, boundary.at), boundary.value, "round {round}");
+                    if let Some(key) = boundary.at.checked_sub(1) {
+                        assert_eq!(forest.find(tree, key), before, "round {round}");
+                    }
+                }
+                let last = boundaries[boundaries.len() - 1].value;
+                assert_eq!(forest.find(tree, u128::MAX), last, "round {round}");
+            }
+            let _untouched = forest.find(other, 0);
+        }
+    }
+
+    #[test]
+    fn an_ipv4_search_reads_five_lines_at_most() {
+        let mut state = 3;
+        for count in [5, 50, 500, 5_000, 50_000] {
+            let boundaries = boundaries(&mut state, count, 32);
+            let mut forest = Forest::default();
+            let tree = forest.plant(0, &boundaries, false).unwrap();
+            for boundary in &boundaries {
+                let mut at = Forest::begin(tree, boundary.at);
+                let mut reads = 0;
+                while at.value().is_none() {
+                    at = forest.step(at, boundary.at);
+                    reads += 1;
+                }
+                assert!(reads <= 5, "{count} boundaries: {reads} reads for {:x}", boundary.at);
+            }
+        }
     }
 }
