@@ -22,13 +22,15 @@ pub use service::{PortRange, ServiceId};
 pub use tables::{Classifier, ClassifierBuilder, ContractKey, SegmentId};
 pub use tree::TooLarge;
 
-use tables::Lookup;
+use arrayvec::ArrayVec;
+
+use service::Search;
 
 use crate::clock::Nanos;
 use crate::contract::{ClassId, ClassMap, ContractIndex, ContractTable, Direction};
 use crate::fragment::{FragmentKey, FragmentTable};
 use crate::meter::Color;
-use crate::packet::{Fragment, Headers};
+use crate::packet::{Fragment, Headers, Parsed};
 
 /// One path's view of the classifier: the flow cache and the fragments seen.
 pub struct PathClassifier {
@@ -43,12 +45,15 @@ const FRAGMENTS: usize = 4_096;
 
 /// A packet that goes through the tables together with others, because its flow is not known.
 #[derive(Clone, Copy, Debug)]
-pub struct Miss<'a> {
+struct Miss<'a> {
+    /// Among the packets it came with.
+    position: usize,
     headers: &'a Headers,
     place: Place,
     class: ClassId,
     arrived: Color,
-    lookup: Lookup,
+    search: Search,
+    /// Of the contract, once the service is known.
     entry: Option<&'a u32>,
 }
 
@@ -98,55 +103,73 @@ impl PathClassifier {
         judged
     }
 
-    /// Instead of the third step, for packets that go together: what is known of the flow.
+    /// The third step for up to `N` packets that go together: those whose flow is not known wait for the tables together, not
+    /// in turn. Packets that are not IP get the entry for these. The answers are in the order of the packets.
     #[inline]
-    #[must_use]
-    pub fn known(&self, table: &ContractTable, headers: &Headers, place: Place) -> Option<(ContractIndex, Color)> {
-        self.cache.get(place, headers, table.generation)
+    pub fn classify_few<'a, const N: usize>(
+        &mut self,
+        table: &'a ContractTable,
+        packets: impl Iterator<Item = (&'a Parsed, Option<Place>)>,
+        now: Nanos,
+    ) -> ArrayVec<(ContractIndex, Color), N> {
+        let mut judged: ArrayVec<(ContractIndex, Color), N> = ArrayVec::new();
+        let mut misses: ArrayVec<Miss<'a>, N> = ArrayVec::new();
+        let other = (table.other[self.direction.index()], Color::Green);
+        for (parsed, place) in packets.take(N) {
+            let known = match (parsed, place) {
+                (Parsed::Other { .. }, _) => Some(other),
+                (Parsed::Ip(headers), None) => Some(self.classify_fragment(table, headers, now)),
+                (Parsed::Ip(headers), Some(place)) => {
+                    let known = self.cache.get(place, headers, table.generation);
+                    if known.is_none() {
+                        misses.push(self.miss(table, headers, place, judged.len()));
+                    }
+                    known
+                }
+            };
+            judged.push(known.unwrap_or(other));
+        }
+        if !misses.is_empty() {
+            self.resolve(table, &mut misses, &mut judged);
+        }
+        judged
     }
 
-    /// Begins to look a packet up whose flow is not known, and to load the first line of the tables.
+    /// Begins to look up a packet whose flow is not known.
     #[inline]
-    #[must_use]
-    pub fn miss<'a>(&self, table: &'a ContractTable, headers: &'a Headers, place: Place) -> Miss<'a> {
+    fn miss<'a>(&self, table: &'a ContractTable, headers: &'a Headers, place: Place, position: usize) -> Miss<'a> {
         let (class, arrived) = table.classes.class(headers.dscp, headers.pcp);
         Miss {
+            position,
             headers,
             place,
             class,
             arrived,
-            lookup: table.classifier.begin(headers, self.direction),
+            search: table.classifier.begin(headers, self.direction),
             entry: None,
         }
     }
 
-    /// Looks up all of `misses`, a line of each in turn, and keeps what it finds. `found` gets the position of each with its
-    /// contract and the colour it arrives with.
-    #[inline]
-    pub fn resolve<'a>(
-        &mut self,
-        table: &'a ContractTable,
-        misses: &mut [Miss<'a>],
-        mut found: impl FnMut(usize, ContractIndex, Color),
-    ) {
+    /// Each round of the loops reads what the one before has begun to load. Out of line, so that the loop over known flows
+    /// stays small.
+    #[inline(never)]
+    fn resolve<'a>(&mut self, table: &'a ContractTable, misses: &mut [Miss<'a>], judged: &mut [(ContractIndex, Color)]) {
         let classifier = &table.classifier;
-        loop {
-            let mut over = true;
+        let mut searching = true;
+        while searching {
+            searching = false;
             for miss in misses.iter_mut() {
-                over &= classifier.step(&mut miss.lookup);
-            }
-            if over {
-                break;
+                searching |= !classifier.step(&mut miss.search);
             }
         }
         for miss in misses.iter_mut() {
-            miss.entry = classifier.entry(&miss.lookup, miss.class, self.direction);
+            miss.entry = classifier.entry(&miss.search, miss.class, self.direction);
         }
-        for (position, miss) in misses.iter().enumerate() {
-            let contract = classifier.finish(miss.entry, miss.class, self.direction, miss.headers);
-            self.cache
-                .put(miss.place, miss.headers, table.generation, (contract, miss.arrived));
-            found(position, contract, miss.arrived);
+        for miss in misses {
+            let contract = classifier.judge(miss.entry, miss.class, self.direction, miss.headers);
+            let found = (contract, miss.arrived);
+            self.cache.put(miss.place, miss.headers, table.generation, found);
+            judged[miss.position] = found;
         }
     }
 

@@ -113,9 +113,13 @@ impl ServiceTable {
     /// matches with its ports wins; at the same prefix one with ports beats one without.
     #[inline]
     pub(super) fn find(&self, family: Family, address: u128, transport: Option<(u8, u16)>) -> Option<ServiceId> {
-        let mut search = self.begin(family, address, transport);
-        while !self.step(&mut search) {}
-        search.service()
+        let key = prefix::key(family, address);
+        let mut answer = self.forest.find(self.trees[family as usize], key);
+        while answer >= PORTS {
+            let key = transport.map_or(NO_PORT, |(protocol, port)| transport_key(protocol, port));
+            answer = self.forest.find(self.ports[(answer - PORTS) as usize], key);
+        }
+        answer.checked_sub(1).map(ServiceId)
     }
 
     /// Begins a search.
@@ -137,18 +141,16 @@ impl ServiceTable {
         }
     }
 
-    /// One line further; says whether the search is over.
+    /// One read further. The search is not over.
     #[inline]
-    pub(super) fn step(&self, search: &mut Search) -> bool {
+    pub(super) fn step(&self, search: &mut Search) {
         match search.at.value() {
             None => search.at = self.forest.step(search.at, search.key),
-            Some(answer) if answer >= PORTS => {
+            Some(answer) => {
                 search.key = search.transport;
                 search.at = Forest::begin(self.ports[(answer - PORTS) as usize], search.key);
             }
-            Some(_) => return true,
         }
-        search.at.value().is_some_and(|answer| answer < PORTS)
     }
 
     /// Memory that the table takes.
@@ -171,6 +173,11 @@ impl ServiceTable {
 }
 
 impl Search {
+    #[inline]
+    pub(super) fn is_over(&self) -> bool {
+        self.at.value().is_some_and(|answer| answer < PORTS)
+    }
+
     /// What was found, once the search is over.
     #[inline]
     pub(super) fn service(&self) -> Option<ServiceId> {

@@ -181,8 +181,15 @@ impl Classifier {
         self.services.bytes() + segments + self.contracts.bytes() + size_of_val(&self.uncontracted[..])
     }
 
+    /// The contract that an entry stands for.
     #[inline]
-    fn judge(&self, entry: Option<&u32>, class: ClassId, direction: Direction, headers: &Headers) -> ContractIndex {
+    pub(super) fn judge(
+        &self,
+        entry: Option<&u32>,
+        class: ClassId,
+        direction: Direction,
+        headers: &Headers,
+    ) -> ContractIndex {
         let contracted = match entry.map(|&entry| self.contracts.found(entry)) {
             Some(Found::Whole(index)) => Some(index),
             Some(Found::BySegment(of)) => {
@@ -198,59 +205,40 @@ impl Classifier {
     }
 }
 
-/// A packet on its way through the tables together with others.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Lookup {
-    search: Search,
-    over: bool,
-}
-
-/// The lookups of packets that go through the tables together, one line each in turn. Each begins to load the line it needs
-/// next, so that they wait for memory together.
+/// For packets that go through the tables together, a read of each in turn. Each step begins to load what the next one
+/// reads, so that the packets wait for memory together.
 impl Classifier {
     /// Begins to look for the service.
     #[inline]
-    pub(super) fn begin(&self, headers: &Headers, direction: Direction) -> Lookup {
+    pub(super) fn begin(&self, headers: &Headers, direction: Direction) -> Search {
         let (address, transport) = site_side(headers, direction);
         let search = self.services.begin(headers.family, address, transport);
         self.services.prefetch(&search);
-        Lookup { search, over: false }
+        search
     }
 
-    /// A line further; says whether the service is known, and then begins to load what it has.
+    /// One read further; says whether the search is over.
     #[inline]
-    pub(super) fn step(&self, lookup: &mut Lookup) -> bool {
-        if !lookup.over {
-            lookup.over = self.services.step(&mut lookup.search);
-            self.services.prefetch(&lookup.search);
+    pub(super) fn step(&self, search: &mut Search) -> bool {
+        if search.is_over() {
+            return true;
         }
-        if lookup.over
-            && let Some(of) = lookup.search.service().and_then(|service| self.contracts.of_service(service))
-        {
+        self.services.step(search);
+        if !search.is_over() {
+            self.services.prefetch(search);
+        } else if let Some(of) = search.service().and_then(|service| self.contracts.of_service(service)) {
             prefetch(of);
         }
-        lookup.over
+        search.is_over()
     }
 
-    /// Begins to load the entry of the contract.
+    /// Where the contract stands, when the search is over.
     #[inline]
-    pub(super) fn entry(&self, lookup: &Lookup, class: ClassId, direction: Direction) -> Option<&u32> {
-        let of = self.contracts.of_service(lookup.search.service()?)?;
+    pub(super) fn entry(&self, search: &Search, class: ClassId, direction: Direction) -> Option<&u32> {
+        let of = self.contracts.of_service(search.service()?)?;
         let entry = self.contracts.entry_of(of, class, direction)?;
         prefetch(entry);
         Some(entry)
-    }
-
-    /// The contract that an entry leads to.
-    #[inline]
-    pub(super) fn finish(
-        &self,
-        entry: Option<&u32>,
-        class: ClassId,
-        direction: Direction,
-        headers: &Headers,
-    ) -> ContractIndex {
-        self.judge(entry, class, direction, headers)
     }
 }
 
