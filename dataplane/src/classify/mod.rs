@@ -103,8 +103,8 @@ impl PathClassifier {
         judged
     }
 
-    /// The third step for up to `N` packets that go together: those whose flow is not known wait for the tables together, not
-    /// in turn. Packets that are not IP get the entry for these. The answers are in the order of the packets.
+    /// The third step for up to `N` packets that go together: those whose flow is not known wait for large tables together,
+    /// not in turn. Packets that are not IP get the entry for these. The answers are in the order of the packets.
     #[inline]
     pub fn classify_few<'a, const N: usize>(
         &mut self,
@@ -119,6 +119,9 @@ impl PathClassifier {
             let known = match (parsed, place) {
                 (Parsed::Other { .. }, _) => Some(other),
                 (Parsed::Ip(headers), None) => Some(self.classify_fragment(table, headers, now)),
+                (Parsed::Ip(headers), Some(_)) if !table.classifier.is_far() => {
+                    Some(self.classify(table, headers, place, now))
+                }
                 (Parsed::Ip(headers), Some(place)) => {
                     let known = self.cache.get(place, headers, table.generation);
                     if known.is_none() {
