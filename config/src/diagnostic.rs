@@ -224,13 +224,13 @@ pub(crate) struct At {
 pub(crate) struct Source {
     pub(crate) path: PathBuf,
     pub(crate) text: Arc<str>,
-    lines: Vec<usize>,
+    lines: Vec<u32>,
 }
 
 impl Source {
     pub(crate) fn new(path: &Path, text: &str) -> Self {
         let lines = std::iter::once(0)
-            .chain(text.match_indices('\n').map(|(at, _)| at + 1))
+            .chain(text.match_indices('\n').map(|(at, _)| at as u32 + 1))
             .collect();
         Source {
             path: path.to_owned(),
@@ -242,8 +242,8 @@ impl Source {
     /// Line and column, both from 1.
     pub(crate) fn line_column(&self, at: At) -> (usize, usize) {
         let start = self.first_line(at).start;
-        let line = self.lines.partition_point(|&begin| begin <= start).max(1);
-        let begin = self.lines.get(line - 1).copied().unwrap_or(0);
+        let line = self.lines.partition_point(|&begin| begin as usize <= start).max(1);
+        let begin = self.lines.get(line - 1).copied().unwrap_or(0) as usize;
         (
             line,
             self.text

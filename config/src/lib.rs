@@ -16,6 +16,7 @@
 
 mod check;
 mod diagnostic;
+mod document;
 mod dscp;
 mod endpoint;
 mod load;

@@ -9,6 +9,7 @@ use toml::de::DeTable;
 
 use crate::check;
 use crate::diagnostic::{At, Log, Problem, Report, Source};
+use crate::document::{Documents, KINDS, Parts};
 use crate::table::Table;
 use crate::types::Config;
 
@@ -45,7 +46,7 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
         }
     }
     let base_read = texts.first().is_some_and(|(file, _)| file == path);
-    load_bytes(&texts, base_read, &unreadable)
+    load_bytes(texts, base_read, &unreadable)
 }
 
 /// The same from texts; nothing is read.
@@ -62,19 +63,33 @@ pub fn load_texts(base: (&Path, &str), drop_ins: &[(PathBuf, String)]) -> Result
                 .map(|(path, text)| (path.clone(), text.as_bytes().to_vec())),
         )
         .collect();
-    load_bytes(&texts, true, &[])
+    load_bytes(texts, true, &[])
 }
 
 fn load_bytes(
-    texts: &[(PathBuf, Vec<u8>)],
+    texts: Vec<(PathBuf, Vec<u8>)>,
     base_read: bool,
     unreadable: &[(PathBuf, String)],
 ) -> Result<Loaded, Report> {
-    let sources: Vec<Source> = texts
-        .iter()
-        .map(|(path, bytes)| Source::new(path, valid_text(bytes)))
-        .collect();
+    let (mut sources, mut not_text, mut files) = (Vec::new(), Vec::new(), Vec::new());
+    for (path, bytes) in texts {
+        let source = Source::new(&path, valid_text(&bytes));
+        not_text.push(source.text.len() < bytes.len());
+        sources.push(source);
+        files.push(path);
+    }
     let sources = Arc::new(sources);
+    if base_read && unreadable.is_empty() && !not_text.contains(&true) {
+        let mut log = Log::new(Arc::clone(&sources));
+        if let Some(config) = check_parts(&sources, &mut log) {
+            let warnings = log.into_report();
+            return Ok(Loaded {
+                config,
+                warnings,
+                files,
+            });
+        }
+    }
     let mut log = Log::new(Arc::clone(&sources));
     for (path, message) in unreadable {
         log.unreadable(
@@ -84,9 +99,9 @@ fn load_bytes(
         );
     }
     let mut parsed = Vec::new();
-    for (file, (source, (_, bytes))) in sources.iter().zip(texts).enumerate() {
+    for (file, (source, not_text)) in sources.iter().zip(not_text).enumerate() {
         let end = source.text.len();
-        if end < bytes.len() {
+        if not_text {
             let problem = Problem::new(At { file, start: end, end }, "the file is not UTF-8");
             log.error(
                 problem
@@ -112,26 +127,51 @@ fn load_bytes(
             log.error(problem.help(syntax_help(error.message())));
         }
     }
-    let whole = parsed.len() == texts.len() && unreadable.is_empty();
-    let place = |file: usize| At { file, start: 0, end: 0 };
-    let mut tables = parsed
-        .iter()
-        .map(|(file, table)| Table::new(place(*file), "the top level", table.get_ref()))
-        .peekable();
-    let base = tables.next_if(|table| base_read && table.at.file == 0);
-    let drop_ins: Vec<Table<'_>> = tables.collect();
-    let config = check::check(base, &drop_ins, whole, &mut log);
-    match config {
+    let whole = parsed.len() == sources.len() && unreadable.is_empty();
+    let mut tables = parsed.iter().map(|(file, table)| top_level(*file, table)).peekable();
+    let documents = Documents {
+        base: tables.next_if(|table| base_read && table.at.file == 0),
+        drop_ins: tables.collect(),
+        parts: None,
+    };
+    match check::check(&documents, whole, &mut log) {
         Some(config) if !log.has_errors() => {
-            let files = texts.iter().map(|(path, _)| path.clone()).collect();
+            let warnings = log.into_report();
             Ok(Loaded {
                 config,
-                warnings: log.into_report(),
+                warnings,
                 files,
             })
         }
         _ => Err(log.into_report()),
     }
+}
+
+/// The configuration, read in parts; `None` when anything at all is wrong with it, for then it is better read as a whole.
+fn check_parts(sources: &[Source], log: &mut Log) -> Option<Config> {
+    let (parts, heads) = Parts::find(sources);
+    let heads = sources.iter().zip(heads);
+    let parsed = heads.map(|(source, head)| DeTable::parse(&source.text[..head]).ok());
+    let parsed: Vec<_> = parsed.collect::<Option<_>>()?;
+    let mut tables = parsed.iter().enumerate().map(|(file, table)| top_level(file, table));
+    if tables
+        .clone()
+        .any(|table| KINDS.into_iter().any(|kind| table.get(kind).is_some()))
+    {
+        return None;
+    }
+    let documents = Documents {
+        base: tables.next(),
+        drop_ins: tables.collect(),
+        parts: Some(parts),
+    };
+    let config = check::check(&documents, true, log);
+    let broken = documents.parts.as_ref().is_some_and(Parts::broken);
+    config.filter(|_| !broken && !log.has_errors())
+}
+
+fn top_level<'t>(file: usize, table: &'t toml::Spanned<DeTable<'_>>) -> Table<'t> {
+    Table::new(At { file, start: 0, end: 0 }, "the top level", table.get_ref())
 }
 
 fn drop_in_paths(directory: &Path) -> std::io::Result<Vec<PathBuf>> {

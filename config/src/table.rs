@@ -1,5 +1,6 @@
 //! Spanned TOML tables, read key by key: each wrong value is reported and the reading goes on.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use toml::de::{DeTable, DeValue};
@@ -16,6 +17,8 @@ pub(crate) struct Table<'t> {
     /// As written: `[[port]]`.
     pub(crate) title: &'static str,
     inner: &'t DeTable<'t>,
+    /// Where in the file the text begins that was parsed.
+    base: usize,
 }
 
 /// A value with its place.
@@ -24,11 +27,32 @@ pub(crate) struct Value<'t> {
     pub(crate) at: At,
     pub(crate) key: &'t str,
     inner: &'t DeValue<'t>,
+    base: usize,
 }
 
 impl<'t> Table<'t> {
     pub(crate) fn new(at: At, title: &'static str, inner: &'t DeTable<'t>) -> Self {
-        Table { at, title, inner }
+        Table {
+            at,
+            title,
+            inner,
+            base: 0,
+        }
+    }
+
+    /// The table of a text that begins at byte `base` of its file.
+    pub(crate) fn of_part(at: At, inner: &'t DeTable<'t>, base: usize) -> Self {
+        Table {
+            at,
+            title: "the top level",
+            inner,
+            base,
+        }
+    }
+
+    /// Whether there is exactly one key, and it is `key`.
+    pub(crate) fn has_only(&self, key: &str) -> bool {
+        self.inner.len() == 1 && self.inner.contains_key(key)
     }
 
     /// The value of a key that may be left out.
@@ -38,6 +62,7 @@ impl<'t> Table<'t> {
             at: self.place(value.span()),
             key: key.get_ref(),
             inner: value.get_ref(),
+            base: self.base,
         })
     }
 
@@ -90,6 +115,7 @@ impl<'t> Table<'t> {
             at: self.place(element.span()),
             key: value.key,
             inner: element.get_ref(),
+            base: self.base,
         });
         elements.filter_map(|element| element.table(title, log)).collect()
     }
@@ -97,8 +123,8 @@ impl<'t> Table<'t> {
     fn place(&self, span: std::ops::Range<usize>) -> At {
         At {
             file: self.at.file,
-            start: span.start,
-            end: span.end,
+            start: self.base + span.start,
+            end: self.base + span.end,
         }
     }
 }
@@ -183,11 +209,12 @@ impl<'t> Value<'t> {
         let value = |span: std::ops::Range<usize>, inner| Value {
             at: At {
                 file,
-                start: span.start,
-                end: span.end,
+                start: self.base + span.start,
+                end: self.base + span.end,
             },
             key: self.key,
             inner,
+            base: self.base,
         };
         Some(
             array
@@ -199,7 +226,12 @@ impl<'t> Value<'t> {
 
     pub(crate) fn table(&self, title: &'static str, log: &mut Log) -> Option<Table<'t>> {
         match self.inner {
-            DeValue::Table(table) => Some(Table::new(self.at, title, table)),
+            DeValue::Table(inner) => Some(Table {
+                at: self.at,
+                title,
+                inner,
+                base: self.base,
+            }),
             _ => self.wrong_type("a table", &format!("write {title} above its keys"), log),
         }
     }
@@ -272,8 +304,7 @@ impl<'t> Value<'t> {
 pub(crate) struct Names<'t> {
     /// `service`, for messages.
     kind: &'static str,
-    known: HashMap<&'t str, (usize, At)>,
-    order: Vec<&'t str>,
+    known: HashMap<Cow<'t, str>, (usize, At)>,
     /// False when some files could not be read, so that a missing name means nothing.
     whole: bool,
 }
@@ -283,14 +314,14 @@ impl<'t> Names<'t> {
         Names {
             kind,
             known: HashMap::new(),
-            order: Vec::new(),
             whole,
         }
     }
 
     /// Takes a name in; a second one of the same is an error at both places.
-    pub(crate) fn add(&mut self, value: Value<'t>, name: &'t str, index: usize, log: &mut Log) {
-        if let Some(&(_, first)) = self.known.get(name) {
+    pub(crate) fn add(&mut self, value: Value<'_>, name: impl Into<Cow<'t, str>>, index: usize, log: &mut Log) {
+        let name = name.into();
+        if let Some(&(_, first)) = self.known.get(&name) {
             let problem = Problem::new(
                 value.at,
                 format!("two {} have the {} \"{name}\"", plural(self.kind), value.key),
@@ -304,7 +335,6 @@ impl<'t> Names<'t> {
             return;
         }
         self.known.insert(name, (index, value.at));
-        self.order.push(name);
     }
 
     /// The index of the thing that a value names.
@@ -319,18 +349,21 @@ impl<'t> Names<'t> {
             value.at,
             format!("there is no {} \"{}\"", self.kind, name.escape_debug()),
         );
+        let mut known: Vec<(usize, &str)> = self.known.iter().map(|(name, (index, _))| (*index, &**name)).collect();
+        known.sort_unstable();
+        let known = known.iter().map(|&(_, name)| name);
         let mut near = None;
         if log.searches_left > 0 {
             log.searches_left -= 1;
-            near = nearest(name, self.order.iter().copied());
+            near = nearest(name, known.clone());
         }
         let hint = near
             .map(|near| format!("did you mean \"{near}\"? "))
             .unwrap_or_default();
-        let known = if self.order.is_empty() {
+        let known = if self.known.is_empty() {
             "none is defined".to_owned()
         } else {
-            format!("known are {}", list(self.order.iter().copied()))
+            format!("known are {}", list(known))
         };
         log.error(problem.label("unknown").help(format!("{hint}{known}")));
         None

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use config::{Config, Meter as MeterConfig};
 use dataplane::cells::{Cells, SlotId};
-use dataplane::classify::{Classifier, ContractKey, PortRange, SegmentId, ServiceId, ServiceTable};
+use dataplane::classify::{ClassifierBuilder, ContractKey, PortRange, SegmentId, ServiceId, TooLarge};
 use dataplane::clock::Nanos;
 use dataplane::contract::{
     Action, ClassId, ClassMap, Contract, ContractIndex, ContractTable, Direction, Judge, Layer, Marking,
@@ -53,19 +53,23 @@ pub enum CompileError {
         /// What is wrong.
         cause: ShaperRateError,
     },
+    /// More services, prefixes or ports than a table can number.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
 }
 
-/// What a contract's state is known by, over all tables of a process.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// What a contract's state is known by, over all tables of a process. Services, classes and segments by their numbers: with
+/// 100,000 contracts their names would be most of the memory of a compilation, and hashing them most of its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum SlotKey {
     Contract {
-        service: String,
-        class: String,
+        service: u32,
+        class: u32,
         direction: Direction,
-        segment: Option<String>,
+        segment: Option<u32>,
     },
     Uncontracted {
-        class: String,
+        class: u32,
         direction: Direction,
     },
     Other {
@@ -80,6 +84,7 @@ pub struct Compiled {
     /// When a contract of this configuration begins or ends next; compile again then.
     pub next_change: Option<Timestamp>,
     region: String,
+    names: Names,
     entries: Vec<(SlotKey, ContractIndex)>,
     /// How many of the last entries are contracts outside their period.
     idle: usize,
@@ -87,8 +92,9 @@ pub struct Compiled {
 
 /// Compiles the configurations of one process, one after the other.
 pub struct Compiler {
-    services: Numbers<String>,
-    classes: Numbers<String>,
+    services: Numbers<Arc<str>>,
+    classes: Numbers<Arc<str>>,
+    segments: Numbers<Arc<str>>,
     slots: Numbers<SlotKey>,
     /// What judged packets under the last table, and since when its contract holds.
     live: HashMap<SlotId, Option<Timestamp>>,
@@ -104,6 +110,7 @@ impl Compiler {
         Self {
             services: Numbers::default(),
             classes: Numbers::default(),
+            segments: Numbers::default(),
             slots: Numbers::default(),
             live: HashMap::new(),
             cells: Cells::new(workers),
@@ -117,9 +124,10 @@ impl Compiler {
     /// # Errors
     /// See [`CompileError`]; the numbers given out so far stay valid, and no table is made.
     pub fn compile(&mut self, config: &Config, at: Timestamp) -> Result<Compiled, CompileError> {
+        let numbers = self.numbers(config);
         // Whatever can fail comes before the buckets are touched: a refused configuration must leave no trace in them.
         let port_rates = self.port_rates(config)?;
-        let class_ids = self.class_ids(config)?;
+        let class_ids = class_ids(config, &numbers)?;
         let mut entries = Entries::default();
         let other = Direction::BOTH.map(|direction| {
             let class = class_ids[config.defaults.other.class];
@@ -133,10 +141,12 @@ impl Compiler {
                 class,
             )
         });
-        let uncontracted = self.uncontracted(config, &class_ids, &mut entries);
-        let mut classifier = Classifier::new(self.service_table(config), uncontracted);
-        insert_segments(&mut classifier, config);
-        let next_change = self.insert_contracts(config, &class_ids, at, &mut classifier, &mut entries)?;
+        let uncontracted = self.uncontracted(config, &numbers, &class_ids, &mut entries);
+        let mut classifier = ClassifierBuilder::new(uncontracted);
+        insert_endpoints(config, &numbers, &mut classifier);
+        insert_segments(config, &mut classifier);
+        let next_change = self.insert_contracts(config, &numbers, &class_ids, at, &mut classifier, &mut entries)?;
+        let classifier = classifier.compile()?;
 
         self.cells = self.cells.grown(self.slots.len());
         for (slot, since) in &entries.live {
@@ -163,22 +173,35 @@ impl Compiler {
             table: Arc::new(table),
             next_change,
             region: config.region.clone(),
+            names: Names {
+                services: self.services.names(),
+                classes: self.classes.names(),
+                segments: self.segments.names(),
+            },
             entries: entries.keys,
             idle: entries.idle,
         })
     }
 
-    fn class_ids(&mut self, config: &Config) -> Result<Vec<ClassId>, CompileError> {
-        let id = |class: &config::Class| {
-            let number = self.classes.number(class.name.clone());
-            let ring = u8::try_from(number).ok().and_then(RingId::new);
-            let too_many = || CompileError::Classes {
-                name: class.name.clone(),
-                number: number as usize + 1,
-            };
-            ring.map(ClassId).ok_or_else(too_many)
-        };
-        config.classes.iter().map(id).collect()
+    /// The numbers of everything in `config` that has a name.
+    fn numbers(&mut self, config: &Config) -> ConfigNumbers {
+        ConfigNumbers {
+            services: config
+                .services
+                .iter()
+                .map(|service| self.services.of_name(&service.name))
+                .collect(),
+            classes: config
+                .classes
+                .iter()
+                .map(|class| self.classes.of_name(&class.name))
+                .collect(),
+            segments: config
+                .segments
+                .iter()
+                .map(|segment| self.segments.of_name(&segment.name))
+                .collect(),
+        }
     }
 
     /// The entries of uncontracted traffic, by [`ClassId`] and direction. Classes of earlier tables have a place but are
@@ -186,15 +209,16 @@ impl Compiler {
     fn uncontracted(
         &mut self,
         config: &Config,
+        numbers: &ConfigNumbers,
         class_ids: &[ClassId],
         entries: &mut Entries,
     ) -> Vec<[ContractIndex; 2]> {
         let judge = Judge::Always(half(config.defaults.uncontracted));
         let mut by_class = vec![[ContractIndex(0); 2]; self.classes.len()];
-        for (class, &id) in config.classes.iter().zip(class_ids) {
+        for ((class, &id), &number) in config.classes.iter().zip(class_ids).zip(&numbers.classes) {
             by_class[id.index()] = Direction::BOTH.map(|direction| {
                 let key = SlotKey::Uncontracted {
-                    class: class.name.clone(),
+                    class: number,
                     direction,
                 };
                 entries.add(self, key, judge, Action::Remark, marking(class), id)
@@ -203,40 +227,13 @@ impl Compiler {
         by_class
     }
 
-    fn service_table(&mut self, config: &Config) -> ServiceTable {
-        let mut table = ServiceTable::new();
-        for service in &config.services {
-            let id = ServiceId(self.services.number(service.name.clone()));
-            for endpoint in &service.endpoints {
-                let (family, address, length) = prefix(&endpoint.prefix);
-                match &endpoint.ports {
-                    None => table.insert(family, address, length, None, id),
-                    Some(ports) => {
-                        let protocol = match ports.protocol {
-                            config::Protocol::Tcp => 6,
-                            config::Protocol::Udp => 17,
-                        };
-                        for range in &ports.ranges {
-                            let range = PortRange {
-                                protocol,
-                                first: *range.start(),
-                                last: *range.end(),
-                            };
-                            table.insert(family, address, length, Some(range), id);
-                        }
-                    }
-                }
-            }
-        }
-        table
-    }
-
     fn insert_contracts(
         &mut self,
         config: &Config,
+        numbers: &ConfigNumbers,
         class_ids: &[ClassId],
         at: Timestamp,
-        classifier: &mut Classifier,
+        classifier: &mut ClassifierBuilder,
         entries: &mut Entries,
     ) -> Result<Option<Timestamp>, CompileError> {
         let of_region = || {
@@ -246,7 +243,7 @@ impl Compiler {
                 .filter(|contract| contract.region == config.region)
         };
         for contract in of_region().filter(|contract| contract.valid_at(at)) {
-            let (slot_key, key) = self.contract_keys(config, class_ids, contract);
+            let (slot_key, key) = contract_keys(numbers, class_ids, contract);
             let index = self.add_contract(config, class_ids, contract, slot_key, entries)?;
             entries
                 .live
@@ -255,8 +252,8 @@ impl Compiler {
         }
         // Contracts outside their period judge nothing, but what they did is still reported.
         for contract in of_region().filter(|contract| !contract.valid_at(at)) {
-            let (slot_key, _) = self.contract_keys(config, class_ids, contract);
-            if !entries.slots.contains(&SlotId(self.slots.number(slot_key.clone()))) {
+            let (slot_key, _) = contract_keys(numbers, class_ids, contract);
+            if !entries.slots.contains(&SlotId(self.slots.number(slot_key))) {
                 self.add_contract(config, class_ids, contract, slot_key, entries)?;
                 entries.idle += 1;
             }
@@ -265,33 +262,6 @@ impl Compiler {
             .flat_map(|contract| [contract.from, contract.until])
             .flatten();
         Ok(changes.filter(|&change| change > at).min())
-    }
-
-    /// What a contract's state is known by, and what packets look it up by.
-    fn contract_keys(
-        &mut self,
-        config: &Config,
-        class_ids: &[ClassId],
-        contract: &config::Contract,
-    ) -> (SlotKey, ContractKey) {
-        let service = &config.services[contract.service].name;
-        let direction = match contract.direction {
-            config::Direction::Egress => Direction::Egress,
-            config::Direction::Ingress => Direction::Ingress,
-        };
-        let slot_key = SlotKey::Contract {
-            service: service.clone(),
-            class: config.classes[contract.class].name.clone(),
-            direction,
-            segment: contract.segment.map(|segment| config.segments[segment].name.clone()),
-        };
-        let key = ContractKey {
-            service: ServiceId(self.services.number(service.clone())),
-            class: class_ids[contract.class],
-            direction,
-            segment: contract.segment.map(|segment| SegmentId(segment as u32)),
-        };
-        (slot_key, key)
     }
 
     fn add_contract(
@@ -350,11 +320,11 @@ impl Compiled {
                         }
                     });
                     report.contracts.push(ContractReport {
-                        service: service.clone(),
-                        class: class.clone(),
+                        service: self.names.services[*service as usize].to_string(),
+                        class: self.names.classes[*class as usize].to_string(),
                         region: self.region.clone(),
                         direction: direction_name(*direction).to_owned(),
-                        segment: segment.clone(),
+                        segment: segment.map(|segment| self.names.segments[segment as usize].to_string()),
                         active: number < active,
                         rate_bps: meter.committed_rate_bps(),
                         under_grant_bytes: meter.under_grant_bytes(self.table.cells.workers()),
@@ -363,7 +333,7 @@ impl Compiled {
                     });
                 }
                 SlotKey::Uncontracted { class, direction } => report.uncontracted.push(UncontractedReport {
-                    class: class.clone(),
+                    class: self.names.classes[*class as usize].to_string(),
                     direction: direction_name(*direction).to_owned(),
                     counters,
                 }),
@@ -401,7 +371,7 @@ impl Entries {
         class: ClassId,
     ) -> ContractIndex {
         let index = ContractIndex(self.contracts.len() as u32);
-        let slot = SlotId(compiler.slots.number(key.clone()));
+        let slot = SlotId(compiler.slots.number(key));
         self.contracts.push(Contract {
             judge,
             action,
@@ -435,7 +405,101 @@ impl<K: Eq + Hash> Numbers<K> {
     }
 }
 
-fn insert_segments(classifier: &mut Classifier, config: &Config) {
+impl Numbers<Arc<str>> {
+    fn of_name(&mut self, name: &str) -> u32 {
+        match self.0.get(name) {
+            Some(number) => *number,
+            None => self.number(Arc::from(name)),
+        }
+    }
+
+    /// The names, by their numbers.
+    fn names(&self) -> Box<[Arc<str>]> {
+        let mut names: Vec<_> = self.0.iter().map(|(name, number)| (*number, name)).collect();
+        names.sort_unstable();
+        names.into_iter().map(|(_, name)| name.clone()).collect()
+    }
+}
+
+/// The numbers of what a configuration names, in its order.
+struct ConfigNumbers {
+    services: Vec<u32>,
+    classes: Vec<u32>,
+    segments: Vec<u32>,
+}
+
+/// All names up to a table, by their numbers.
+struct Names {
+    services: Box<[Arc<str>]>,
+    classes: Box<[Arc<str>]>,
+    segments: Box<[Arc<str>]>,
+}
+
+fn insert_endpoints(config: &Config, numbers: &ConfigNumbers, classifier: &mut ClassifierBuilder) {
+    for (service, &number) in config.services.iter().zip(&numbers.services) {
+        let id = ServiceId(number);
+        for endpoint in &service.endpoints {
+            let (family, address, length) = prefix(&endpoint.prefix);
+            match &endpoint.ports {
+                None => classifier.insert_endpoint(family, address, length, None, id),
+                Some(ports) => {
+                    let protocol = match ports.protocol {
+                        config::Protocol::Tcp => 6,
+                        config::Protocol::Udp => 17,
+                    };
+                    for range in &ports.ranges {
+                        let range = PortRange {
+                            protocol,
+                            first: *range.start(),
+                            last: *range.end(),
+                        };
+                        classifier.insert_endpoint(family, address, length, Some(range), id);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a contract's state is known by, and what packets look it up by.
+fn contract_keys(
+    numbers: &ConfigNumbers,
+    class_ids: &[ClassId],
+    contract: &config::Contract,
+) -> (SlotKey, ContractKey) {
+    let direction = match contract.direction {
+        config::Direction::Egress => Direction::Egress,
+        config::Direction::Ingress => Direction::Ingress,
+    };
+    let service = numbers.services[contract.service];
+    let slot_key = SlotKey::Contract {
+        service,
+        class: numbers.classes[contract.class],
+        direction,
+        segment: contract.segment.map(|segment| numbers.segments[segment]),
+    };
+    let key = ContractKey {
+        service: ServiceId(service),
+        class: class_ids[contract.class],
+        direction,
+        segment: contract.segment.map(|segment| SegmentId(segment as u32)),
+    };
+    (slot_key, key)
+}
+
+fn class_ids(config: &Config, numbers: &ConfigNumbers) -> Result<Vec<ClassId>, CompileError> {
+    let id = |(class, &number): (&config::Class, &u32)| {
+        let ring = u8::try_from(number).ok().and_then(RingId::new);
+        let too_many = || CompileError::Classes {
+            name: class.name.clone(),
+            number: number as usize + 1,
+        };
+        ring.map(ClassId).ok_or_else(too_many)
+    };
+    config.classes.iter().zip(&numbers.classes).map(id).collect()
+}
+
+fn insert_segments(config: &Config, classifier: &mut ClassifierBuilder) {
     for (number, segment) in config.segments.iter().enumerate() {
         for net in &segment.prefixes {
             let (family, address, length) = prefix(net);

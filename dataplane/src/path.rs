@@ -11,6 +11,8 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
+
 use crate::cells::{SlotId, WorkerCells};
 use crate::checksum;
 use crate::classify::{Flow, PathClassifier};
@@ -200,14 +202,44 @@ impl Path {
         for flow in flows.iter().flatten() {
             self.classifier.prefetch(flow);
         }
-        for ((packet, one), flow) in packets.iter().zip(judged).zip(&flows) {
-            let known = flow.as_ref().and_then(|flow| self.classifier.known(table, flow));
-            match known {
+        let mut unknown: ArrayVec<usize, FEW> = ArrayVec::new();
+        for (position, (one, flow)) in judged.iter_mut().zip(&flows).enumerate() {
+            match flow.as_ref().and_then(|flow| self.classifier.known(table, flow)) {
                 Some((contract, color)) => (one.contract, one.color) = (contract, color),
-                None if one.family.is_some() => self.classify_new(packet, one, flow.as_ref(), umem, table, now),
+                None if one.family.is_some() => unknown.push(position),
                 None => {}
             }
             prefetch(table.contract(one.contract));
+        }
+        if !unknown.is_empty() {
+            self.classify_unknown(&unknown, packets, judged, &flows, umem, table, now);
+        }
+    }
+
+    /// First packets of flows, and fragments. They are parsed again, which costs less than keeping the headers of all packets.
+    #[inline(never)]
+    #[allow(clippy::too_many_arguments)]
+    fn classify_unknown(
+        &mut self,
+        positions: &[usize],
+        packets: &[Packet],
+        judged: &mut [Judged],
+        flows: &[Option<Flow>; FEW],
+        umem: &Umem,
+        table: &ContractTable,
+        now: Nanos,
+    ) {
+        let mut unknown: ArrayVec<(Headers, Option<Flow>), FEW> = ArrayVec::new();
+        for &position in positions {
+            let packet = &packets[position];
+            if let Parsed::Ip(headers) = packet::parse(umem.bytes(&packet.frame), packet.wire_len as usize) {
+                unknown.push((headers, flows[position]));
+            }
+        }
+        let found: ArrayVec<_, FEW> = self.classifier.classify_together(table, &unknown, now);
+        for (&position, (contract, color)) in positions.iter().zip(found) {
+            (judged[position].contract, judged[position].color) = (contract, color);
+            prefetch(table.contract(contract));
         }
     }
 
@@ -240,22 +272,6 @@ impl Path {
                     ..Judged::default()
                 };
             }
-        }
-    }
-
-    /// The first packet of a flow, or a fragment. It is parsed again, which costs less than keeping the headers of all packets.
-    #[inline(never)]
-    fn classify_new(
-        &mut self,
-        packet: &Packet,
-        one: &mut Judged,
-        flow: Option<&Flow>,
-        umem: &Umem,
-        table: &ContractTable,
-        now: Nanos,
-    ) {
-        if let Parsed::Ip(headers) = packet::parse(umem.bytes(&packet.frame), packet.wire_len as usize) {
-            (one.contract, one.color) = self.classifier.classify(table, &headers, flow, now);
         }
     }
 

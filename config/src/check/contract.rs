@@ -1,7 +1,5 @@
 //! Contracts: who, how much, when.
 
-use std::collections::HashMap;
-
 use jiff::Timestamp;
 use jiff::civil;
 use jiff::tz::Offset;
@@ -10,6 +8,7 @@ use super::class::share;
 use super::port::rate;
 use super::{grain, sub_table, word_or_default};
 use crate::diagnostic::{At, Log, Problem};
+use crate::document::Documents;
 use crate::schema::keys;
 use crate::table::{Names, Table, Value};
 use crate::types::{Contract, Direction, Layer, Meter, MeterKind, Place, Word};
@@ -23,19 +22,18 @@ pub(super) struct Scope<'a, 't> {
     pub(super) defaults: (Layer, MeterKind),
 }
 
-/// What two contracts of overlapping periods must not share.
-type Identity = (usize, usize, String, Direction, Option<usize>);
-
-pub(super) fn contracts(files: &[Table<'_>], scope: &Scope<'_, '_>, log: &mut Log) -> Vec<(Contract, At)> {
-    let mut contracts: Vec<(Contract, At)> = Vec::new();
-    for file in files {
-        for table in file.tables("contract", "[[contract]]", log) {
-            table.refuse_unknown(keys::CONTRACT, log);
-            contracts.extend(read(&table, scope, log).map(|contract| (contract, table.at)));
+/// The contracts, and where each stands.
+pub(super) fn contracts(files: &Documents<'_>, scope: &Scope<'_, '_>, log: &mut Log) -> (Vec<Contract>, Vec<At>) {
+    let (mut contracts, mut places) = (Vec::new(), Vec::new());
+    files.each("contract", "[[contract]]", log, |table, log| {
+        table.refuse_unknown(keys::CONTRACT, log);
+        if let Some(contract) = read(table, scope, log) {
+            contracts.push(contract);
+            places.push(table.at);
         }
-    }
-    refuse_overlaps(&contracts, log);
-    contracts
+    });
+    refuse_overlaps(&contracts, &places, log);
+    (contracts, places)
 }
 
 fn read(table: &Table<'_>, scope: &Scope<'_, '_>, log: &mut Log) -> Option<Contract> {
@@ -298,26 +296,29 @@ fn to_timestamp(datetime: &toml::value::Datetime) -> Option<Timestamp> {
         .ok()
 }
 
-fn refuse_overlaps(contracts: &[(Contract, At)], log: &mut Log) {
-    let mut same: HashMap<Identity, Vec<usize>> = HashMap::new();
-    for (index, (contract, _)) in contracts.iter().enumerate() {
-        let identity = (
-            contract.service,
-            contract.class,
-            contract.region.clone(),
-            contract.direction,
-            contract.segment,
-        );
-        same.entry(identity).or_default().push(index);
-    }
+/// What two contracts of overlapping periods must not share.
+fn identity(contract: &Contract) -> (usize, usize, &str, bool, Option<usize>) {
+    let Contract {
+        service,
+        class,
+        region,
+        direction,
+        segment,
+        ..
+    } = contract;
+    (*service, *class, region, *direction == Direction::Egress, *segment)
+}
+
+fn refuse_overlaps(contracts: &[Contract], places: &[At], log: &mut Log) {
+    let begin = |index: usize| contracts[index].from.unwrap_or(Timestamp::MIN);
+    let end = |index: usize| contracts[index].until.unwrap_or(Timestamp::MAX);
+    let mut order: Vec<usize> = (0..contracts.len()).collect();
+    order.sort_unstable_by_key(|&index| (identity(&contracts[index]), begin(index), index));
     let mut found = Vec::new();
-    for group in same.values_mut() {
-        let begin = |index: &usize| contracts[*index].0.from.unwrap_or(Timestamp::MIN);
-        group.sort_by_key(|index| (begin(index), *index));
+    for group in order.chunk_by(|&a, &b| identity(&contracts[a]) == identity(&contracts[b])) {
         let mut latest: Option<usize> = None;
-        for &index in group.iter() {
-            let end = |index: usize| contracts[index].0.until.unwrap_or(Timestamp::MAX);
-            if let Some(before) = latest.filter(|&before| begin(&index) < end(before)) {
+        for &index in group {
+            if let Some(before) = latest.filter(|&before| begin(index) < end(before)) {
                 found.push((before.max(index), before.min(index)));
             }
             latest = Some(latest.map_or(index, |before| if end(before) >= end(index) { before } else { index }));
@@ -326,13 +327,13 @@ fn refuse_overlaps(contracts: &[(Contract, At)], log: &mut Log) {
     found.sort_unstable();
     for (second, first) in found {
         let problem = Problem::new(
-            contracts[second].1,
+            places[second],
             "two contracts of the same service, class, region, direction and segment overlap in time",
         );
         log.error(
             problem
                 .label("this one")
-                .also(contracts[first].1, "and this one")
+                .also(places[first], "and this one")
                 .help("remove one, or give them `from` and `until` that do not overlap"),
         );
     }

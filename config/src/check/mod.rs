@@ -8,28 +8,28 @@ mod port;
 mod service;
 
 use crate::diagnostic::{At, Log, Problem};
+use crate::document::Documents;
 use crate::schema::keys;
 use crate::table::{Names, Table, Value};
 use crate::types::{Config, Conformance, Defaults, OtherRing, Word, Workers};
 
 /// The configuration, or `None` with errors in the log.
-pub(crate) fn check(base: Option<Table<'_>>, drop_ins: &[Table<'_>], whole: bool, log: &mut Log) -> Option<Config> {
-    for drop_in in drop_ins {
+pub(crate) fn check(documents: &Documents<'_>, whole: bool, log: &mut Log) -> Option<Config> {
+    for drop_in in &documents.drop_ins {
         refuse_box_keys(drop_in, log);
     }
-    let all: Vec<Table<'_>> = base.into_iter().chain(drop_ins.iter().copied()).collect();
     let mut classes = class::Classes {
         names: Names::new("class", whole),
         classes: Vec::new(),
         mark_places: Vec::new(),
     };
     let mut boxed = None;
-    if let Some(base) = base {
+    if let Some(base) = &documents.base {
         base.refuse_unknown(keys::FILE, log);
-        boxed = check_box(&base, whole, &mut classes, log);
+        boxed = check_box(base, whole, &mut classes, log);
     }
-    let (segments, segment_names) = service::segments(&all, whole, log);
-    let (services, service_names) = service::services(&all, whole, log);
+    let (segments, segment_names) = service::segments(documents, whole, log);
+    let (services, service_names) = service::services(documents, whole, log);
     let scope = contract::Scope {
         classes: &classes.names,
         segments: &segment_names,
@@ -39,12 +39,11 @@ pub(crate) fn check(base: Option<Table<'_>>, drop_ins: &[Table<'_>], whole: bool
             .map(|found: &Boxed| (found.defaults.layer, found.defaults.meter))
             .unwrap_or_default(),
     };
-    let contracts = contract::contracts(&all, &scope, log);
+    let (contracts, places) = contract::contracts(documents, &scope, log);
     let found = boxed?;
     if log.has_errors() {
         return None;
     }
-    let (contracts, places): (Vec<_>, Vec<At>) = contracts.into_iter().unzip();
     let config = Config {
         region: found.region,
         fail: found.fail,

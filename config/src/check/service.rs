@@ -5,22 +5,19 @@ use std::collections::{BTreeMap, HashMap};
 use ipnet::IpNet;
 
 use crate::diagnostic::{At, Log, Problem};
+use crate::document::Documents;
 use crate::endpoint::{parse_endpoint, parse_prefix};
 use crate::schema::keys;
 use crate::table::{Names, Table};
-use crate::types::{Endpoint, Protocol, Segment, Service};
+use crate::types::{Endpoint, Ports, Protocol, Segment, Service};
 
-pub(super) fn segments<'t>(files: &[Table<'t>], whole: bool, log: &mut Log) -> (Vec<Segment>, Names<'t>) {
+pub(super) fn segments(files: &Documents<'_>, whole: bool, log: &mut Log) -> (Vec<Segment>, Names<'static>) {
     let mut names = Names::new("segment", whole);
     let mut taken: HashMap<IpNet, At> = HashMap::new();
     let mut segments = Vec::new();
-    for table in files
-        .iter()
-        .flat_map(|file| file.tables("segment", "[[segment]]", log))
-        .collect::<Vec<_>>()
-    {
+    files.each("segment", "[[segment]]", log, |table, log| {
         table.refuse_unknown(keys::SEGMENT, log);
-        let name = name(&table, "\"emea\"", &mut names, segments.len(), log);
+        let name = name(table, "\"emea\"", &mut names, segments.len(), log);
         let mut prefixes = Vec::new();
         if let Some(value) = table.require("prefixes", "[\"10.128.0.0/10\"]", log)
             && let Some(items) = value.array(log)
@@ -49,21 +46,17 @@ pub(super) fn segments<'t>(files: &[Table<'t>], whole: bool, log: &mut Log) -> (
             }
         }
         segments.push(Segment { name, prefixes });
-    }
+    });
     (segments, names)
 }
 
-pub(super) fn services<'t>(files: &[Table<'t>], whole: bool, log: &mut Log) -> (Vec<Service>, Names<'t>) {
+pub(super) fn services(files: &Documents<'_>, whole: bool, log: &mut Log) -> (Vec<Service>, Names<'static>) {
     let mut names = Names::new("service", whole);
     let mut taken = Taken::default();
     let mut services: Vec<Service> = Vec::new();
-    for table in files
-        .iter()
-        .flat_map(|file| file.tables("service", "[[service]]", log))
-        .collect::<Vec<_>>()
-    {
+    files.each("service", "[[service]]", log, |table, log| {
         table.refuse_unknown(keys::SERVICE, log);
-        let name = name(&table, "\"ads\"", &mut names, services.len(), log);
+        let name = name(table, "\"ads\"", &mut names, services.len(), log);
         let owner = table
             .get("owner")
             .and_then(|value| value.string(log))
@@ -97,37 +90,43 @@ pub(super) fn services<'t>(files: &[Table<'t>], whole: bool, log: &mut Log) -> (
                 endpoints.push(endpoint);
             }
         }
+        endpoints.shrink_to_fit();
         services.push(Service { name, endpoints, owner });
-    }
+    });
     (services, names)
 }
 
-fn name<'t>(table: &Table<'t>, example: &str, names: &mut Names<'t>, index: usize, log: &mut Log) -> String {
+fn name(table: &Table<'_>, example: &str, names: &mut Names<'static>, index: usize, log: &mut Log) -> String {
     let value = table
         .require("name", example, log)
         .and_then(|value| Some((value, value.name(log)?)));
     let Some((value, name)) = value else {
         return String::new();
     };
-    names.add(value, name, index, log);
+    names.add(value, name.to_owned(), index, log);
     name.to_owned()
 }
 
-/// Which endpoint holds which ports of which prefix: by first port, the last port, the service and the place.
+/// Which endpoint holds which prefix, and which ports of it.
 #[derive(Default)]
-struct Taken(HashMap<(IpNet, Option<Protocol>), Held>);
+struct Taken {
+    whole: HashMap<IpNet, (usize, At)>,
+    ports: HashMap<(IpNet, Protocol), Held>,
+}
+
+/// By first port, the last port, the service and the place.
 
 type Held = BTreeMap<u16, (u16, usize, At)>;
 
 impl Taken {
     /// Takes the ports of an endpoint; answers with the service and place that already has some of them.
     fn take(&mut self, endpoint: &Endpoint, service: usize, at: At) -> Option<(usize, At)> {
-        let whole = [0..=u16::MAX];
-        let (protocol, ranges) = match &endpoint.ports {
-            Some(ports) => (Some(ports.protocol), ports.ranges.as_slice()),
-            None => (None, whole.as_slice()),
+        let Some(Ports { protocol, ranges }) = &endpoint.ports else {
+            let before = self.whole.get(&endpoint.prefix).copied();
+            self.whole.entry(endpoint.prefix).or_insert((service, at));
+            return before;
         };
-        let held = self.0.entry((endpoint.prefix, protocol)).or_default();
+        let held = self.ports.entry((endpoint.prefix, *protocol)).or_default();
         // Held ranges never overlap, so only the last that begins within or before ours can reach into it.
         for range in ranges {
             if let Some((_, &(last, first_service, first))) = held.range(..=*range.end()).next_back()

@@ -166,7 +166,11 @@ impl<K: Copy + PartialEq> Pair<K> {
 
     #[inline]
     fn put(&mut self, entry: Entry<K>) {
-        self.0 = [entry, self.0[0]];
+        // Two packets of a new flow that came together are one entry.
+        if self.0[0].key != entry.key {
+            self.0[1] = self.0[0];
+        }
+        self.0[0] = entry;
     }
 }
 

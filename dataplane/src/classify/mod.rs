@@ -11,117 +11,26 @@
 //! worker's fragment table. Its class comes from its own DSCP, like everybody's.
 
 mod cache;
+mod contracts;
 mod prefix;
 mod service;
-
-use std::collections::HashMap;
-
-use foldhash::fast::FixedState;
+mod tables;
+mod tree;
 
 pub use cache::{FLOWS, Flow, FlowCache};
-pub use prefix::PrefixTable;
-pub use service::{PortRange, ServiceId, ServiceTable};
+pub use service::{PortRange, ServiceId};
+pub use tables::{Classifier, ClassifierBuilder, ContractKey, SegmentId};
+pub use tree::TooLarge;
+
+use arrayvec::ArrayVec;
+
+use service::Search;
 
 use crate::clock::Nanos;
 use crate::contract::{ClassId, ClassMap, ContractIndex, ContractTable, Direction};
 use crate::fragment::{FragmentKey, FragmentTable};
 use crate::meter::Color;
-use crate::packet::{Family, Fragment, Headers};
-
-/// A set of far-side prefixes, by its place in the configuration the table was compiled from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SegmentId(pub u32);
-
-/// The compiled tables.
-#[derive(Clone, Debug)]
-pub struct Classifier {
-    /// Endpoints to services.
-    pub services: ServiceTable,
-    segments: [PrefixTable<SegmentId>; 2],
-    contracts: HashMap<ContractKey, ContractIndex, FixedState>,
-    /// Where packets without a contract go, by direction and class.
-    uncontracted: Vec<[ContractIndex; 2]>,
-}
-
-/// What a contract is looked up by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ContractKey {
-    /// Whose traffic.
-    pub service: ServiceId,
-    /// In which class.
-    pub class: ClassId,
-    /// Which way.
-    pub direction: Direction,
-    /// To or from which far prefixes; `None`: all.
-    pub segment: Option<SegmentId>,
-}
-
-impl Classifier {
-    /// A classifier without contracts. `uncontracted` gives, for each [`ClassId`] in turn, the entries by direction.
-    #[must_use]
-    pub fn new(services: ServiceTable, uncontracted: Vec<[ContractIndex; 2]>) -> Self {
-        let segments = [PrefixTable::new(32), PrefixTable::new(128)];
-        Self {
-            services,
-            segments,
-            contracts: HashMap::default(),
-            uncontracted,
-        }
-    }
-
-    /// Adds a prefix to a segment.
-    pub fn insert_segment(&mut self, family: Family, address: u128, length: u8, segment: SegmentId) {
-        self.segments[family as usize].entry(address, length, || segment);
-    }
-
-    /// Adds a contract.
-    pub fn insert_contract(&mut self, key: ContractKey, contract: ContractIndex) {
-        self.contracts.insert(key, contract);
-    }
-
-    /// The service of a packet by its own headers.
-    #[inline]
-    #[must_use]
-    pub fn service(&self, headers: &Headers, direction: Direction) -> Option<ServiceId> {
-        let (address, port) = match direction {
-            Direction::Egress => (headers.src, headers.ports.map(|ports| ports.src)),
-            Direction::Ingress => (headers.dst, headers.ports.map(|ports| ports.dst)),
-        };
-        self.services
-            .find(headers.family, address, port.map(|port| (headers.protocol, port)))
-    }
-
-    /// The contract of a packet of `service`: one whose segment holds the far address, the longest prefix first; else the
-    /// one without segment; else the entry for uncontracted packets of the class.
-    #[must_use]
-    pub fn contract(
-        &self,
-        service: Option<ServiceId>,
-        class: ClassId,
-        direction: Direction,
-        headers: &Headers,
-    ) -> ContractIndex {
-        let contracted = service.and_then(|service| {
-            let far = match direction {
-                Direction::Egress => headers.dst,
-                Direction::Ingress => headers.src,
-            };
-            let at = |segment| {
-                self.contracts
-                    .get(&ContractKey {
-                        service,
-                        class,
-                        direction,
-                        segment,
-                    })
-                    .copied()
-            };
-            let segments = self.segments[headers.family as usize].covering(far);
-            segments.map(|segment| Some(*segment)).chain([None]).find_map(at)
-        });
-        contracted.unwrap_or_else(|| self.uncontracted[class.index()][direction.index()])
-    }
-}
+use crate::packet::{Fragment, Headers};
 
 /// One path's view of the classifier: the flow cache and the fragments seen.
 pub struct PathClassifier {
@@ -133,6 +42,20 @@ pub struct PathClassifier {
 /// Fragmented packets under way that one path remembers. 4,096 at 30 s are 136 new fragmented packets a second for ever,
 /// or a burst of 4,096; beyond that the oldest are forgotten and match endpoints without ports.
 const FRAGMENTS: usize = 4_096;
+
+/// A packet that goes through the tables together with others, because its flow is not known.
+#[derive(Clone, Copy, Debug)]
+struct Miss<'a> {
+    /// Among the packets it came with.
+    position: usize,
+    headers: &'a Headers,
+    flow: Flow,
+    class: ClassId,
+    arrived: Color,
+    search: Search,
+    /// Of the contract, once the service is known.
+    entry: Option<&'a u32>,
+}
 
 impl PathClassifier {
     /// Takes all its memory now. `seed` decides where flows and fragments are kept: strangers should not be able to
@@ -182,6 +105,73 @@ impl PathClassifier {
         let judged = self.judge(&table.classes, &table.classifier, service, headers);
         self.cache.put(flow, table.generation, judged);
         judged
+    }
+
+    /// The fourth step for up to `N` packets that go together: they wait for large tables together, not in turn. The answers
+    /// are in the order of the packets.
+    pub fn classify_together<const N: usize>(
+        &mut self,
+        table: &ContractTable,
+        unknown: &[(Headers, Option<Flow>)],
+        now: Nanos,
+    ) -> ArrayVec<(ContractIndex, Color), N> {
+        let unknown = &unknown[..unknown.len().min(N)];
+        let mut judged: ArrayVec<(ContractIndex, Color), N> = ArrayVec::new();
+        let mut misses: ArrayVec<Miss<'_>, N> = ArrayVec::new();
+        for (headers, flow) in unknown {
+            judged.push(match flow {
+                Some(flow) if table.classifier.is_far() => {
+                    misses.push(self.miss(table, headers, *flow, judged.len()));
+                    (ContractIndex(0), Color::Green)
+                }
+                flow => self.classify(table, headers, flow.as_ref(), now),
+            });
+        }
+        if !misses.is_empty() {
+            self.resolve(table, &mut misses, &mut judged);
+        }
+        judged
+    }
+
+    /// Begins to look up a packet whose flow is not known.
+    #[inline]
+    fn miss<'a>(&self, table: &'a ContractTable, headers: &'a Headers, flow: Flow, position: usize) -> Miss<'a> {
+        let (class, arrived) = table.classes.class(headers.dscp, headers.pcp);
+        Miss {
+            position,
+            headers,
+            flow,
+            class,
+            arrived,
+            search: table.classifier.begin(headers, self.direction),
+            entry: None,
+        }
+    }
+
+    /// Each round of the loops reads what the one before has begun to load.
+    fn resolve<'a>(
+        &mut self,
+        table: &'a ContractTable,
+        misses: &mut [Miss<'a>],
+        judged: &mut [(ContractIndex, Color)],
+    ) {
+        let classifier = &table.classifier;
+        let mut searching = true;
+        while searching {
+            searching = false;
+            for miss in misses.iter_mut() {
+                searching |= !classifier.step(&mut miss.search);
+            }
+        }
+        for miss in misses.iter_mut() {
+            miss.entry = classifier.entry(&miss.search, miss.class, self.direction);
+        }
+        for miss in misses {
+            let contract = classifier.judge(miss.entry, miss.class, self.direction, miss.headers);
+            let found = (contract, miss.arrived);
+            self.cache.put(&miss.flow, table.generation, found);
+            judged[miss.position] = found;
+        }
     }
 
     fn classify_fragment(&mut self, table: &ContractTable, headers: &Headers, now: Nanos) -> (ContractIndex, Color) {

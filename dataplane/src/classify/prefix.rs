@@ -1,89 +1,79 @@
-//! Longest-prefix tables for one address family: a hash table keyed by (length, masked address), asked once for each
-//! length in use, longest first. Few lengths are in use in practice (a /16, some /24, host routes), and a flow asks only
-//! once, because the flow cache stands in front.
+//! From prefixes to the intervals that they cut the addresses into.
 
-use std::collections::HashMap;
+use super::tree::Boundary;
+use crate::packet::Family;
 
-use foldhash::fast::FixedState;
-
-/// Values by prefix. Addresses are right-aligned integers of `bits` bits (32 or 128).
-#[derive(Clone, Debug)]
-pub struct PrefixTable<V> {
-    bits: u8,
-    lengths: Vec<u8>,
-    values: HashMap<(u8, u128), V, FixedState>,
+/// A prefix, left-aligned in 128 bits, so that those of both families look alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Prefix {
+    /// Its first address; all bits behind the length are 0.
+    pub(super) start: u128,
+    /// 0 to 32 or 128.
+    pub(super) length: u8,
 }
 
-impl<V> PrefixTable<V> {
-    /// An empty table for addresses of `bits` bits.
-    #[must_use]
-    pub fn new(bits: u8) -> Self {
-        Self {
-            bits,
-            lengths: Vec::new(),
-            values: HashMap::default(),
-        }
-    }
-
-    /// The value of exactly `address/length`, made by `new` if there is none. Bits beyond the length are ignored, a length
-    /// beyond the address is taken as a host's.
-    pub fn entry(&mut self, address: u128, length: u8, new: impl FnOnce() -> V) -> &mut V {
-        let length = length.min(self.bits);
-        if let Err(place) = self.lengths.binary_search_by(|known| length.cmp(known)) {
-            self.lengths.insert(place, length);
-        }
-        self.values
-            .entry((length, self.masked(address, length)))
-            .or_insert_with(new)
-    }
-
-    /// The values of all prefixes that contain `address`, longest first.
-    #[inline]
-    pub fn covering(&self, address: u128) -> impl Iterator<Item = &V> {
-        self.lengths
-            .iter()
-            .filter_map(move |&length| self.values.get(&(length, self.masked(address, length))))
-    }
-
-    /// Whether nothing was entered.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
-    }
-
-    #[inline]
-    fn masked(&self, address: u128, length: u8) -> u128 {
-        let host_bits = u32::from(self.bits - length);
-        // A shift by the full width would overflow: the prefix of length 0 of 128 bits masks everything away.
-        address.checked_shr(host_bits).map_or(0, |network| network << host_bits)
+/// The address as a key: left-aligned in 128 bits.
+#[inline]
+pub(super) fn key(family: Family, address: u128) -> u128 {
+    match family {
+        Family::Ipv4 => address << 96,
+        Family::Ipv6 => address,
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn longest_comes_first_and_length_zero_covers_all() {
-        let mut table = PrefixTable::new(32);
-        for (address, length) in [(0x0a00_0000, 8), (0, 0), (0x0a01_0200, 24), (0x0a01_0203, 32)] {
-            *table.entry(address, length, || 0) = length;
-        }
-        let covering = |address: u128| table.covering(address).copied().collect::<Vec<_>>();
-        assert_eq!(covering(0x0a01_0203), [32, 24, 8, 0]);
-        assert_eq!(covering(0x0a01_02ff), [24, 8, 0]);
-        assert_eq!(covering(0x0b00_0000), [0]);
+impl Prefix {
+    /// Bits beyond the length are ignored; a length beyond the address is taken as a host's.
+    pub(super) fn new(family: Family, address: u128, length: u8) -> Self {
+        let length = match family {
+            Family::Ipv4 => length.min(32),
+            Family::Ipv6 => length.min(128),
+        };
+        let start = key(family, address) & !rest(length);
+        Self { start, length }
     }
 
-    #[test]
-    fn all_of_128_bits() {
-        let mut table = PrefixTable::new(128);
-        table.entry(u128::MAX, 0, || "default");
-        table.entry(u128::MAX, 128, || "host");
-        assert_eq!(
-            table.covering(u128::MAX).copied().collect::<Vec<_>>(),
-            ["host", "default"]
-        );
-        assert_eq!(table.covering(1).copied().collect::<Vec<_>>(), ["default"]);
+    fn last(self) -> u128 {
+        self.start | rest(self.length)
+    }
+}
+
+/// The bits behind a prefix.
+fn rest(length: u8) -> u128 {
+    u128::MAX.checked_shr(u32::from(length)).unwrap_or(0)
+}
+
+/// The boundaries of `prefixes`, which are sorted, each once. `value` gives the value of a prefix from what goes with it and
+/// the value of the next shorter prefix around it; addresses in no prefix have the value 0.
+pub(super) fn boundaries<T>(
+    prefixes: impl Iterator<Item = (Prefix, T)>,
+    mut value: impl FnMut(T, u32) -> u32,
+) -> Vec<Boundary> {
+    let mut boundaries = Vec::new();
+    // The prefixes around the current address, by their last address.
+    let mut open: Vec<(u128, u32)> = Vec::new();
+    for (prefix, with) in prefixes {
+        close(&mut open, &mut boundaries, |last| last < prefix.start);
+        let own = value(with, open.last().map_or(0, |around| around.1));
+        put(&mut boundaries, prefix.start, own);
+        open.push((prefix.last(), own));
+    }
+    close(&mut open, &mut boundaries, |_| true);
+    boundaries
+}
+
+fn close(open: &mut Vec<(u128, u32)>, boundaries: &mut Vec<Boundary>, mut over: impl FnMut(u128) -> bool) {
+    while let Some((last, _)) = open.pop_if(|(last, _)| over(*last)) {
+        let around = open.last().map_or(0, |around| around.1);
+        if let Some(next) = last.checked_add(1) {
+            put(boundaries, next, around);
+        }
+    }
+}
+
+/// Adds a boundary; one at the same address replaces the last, and one without a change of value is none.
+pub(super) fn put(boundaries: &mut Vec<Boundary>, at: u128, value: u32) {
+    boundaries.pop_if(|last| last.at == at);
+    if boundaries.last().map_or(0, |last| last.value) != value {
+        boundaries.push(Boundary { at, value });
     }
 }
