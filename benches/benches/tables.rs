@@ -156,7 +156,14 @@ impl Workers {
             let lane = Lane::new(number, &ends, MemoryPort::new(64), MemoryPort::new(64));
             let shared = Arc::new(WorkerShared::new(1));
             let current = workers.publisher.current();
-            let mut worker = Worker::new(vec![lane], umem, FramePool::new(frames), &current, shared.clone(), BATCH);
+            let mut worker = Worker::new(
+                vec![lane],
+                umem,
+                FramePool::new(frames),
+                &current,
+                shared.clone(),
+                BATCH,
+            );
             let over = workers.over.clone();
             workers.shared.push(shared);
             workers.threads.push(std::thread::spawn(move || {
@@ -195,7 +202,9 @@ impl Workers {
 /// A line of /proc/self/status in MiB.
 fn memory_mib(name: &str) -> Result<f64, Error> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let kib: f64 = line
         .and_then(|line| line.split_whitespace().next())
         .ok_or_else(|| format!("no {name}"))?
@@ -389,10 +398,7 @@ fn headers(flow: &Flow) -> Headers {
         dst: 0xc612_0001,
         protocol: 17,
         l4_offset: Some(34),
-        ports: Some(Ports {
-            src: flow.port,
-            dst: 9,
-        }),
+        ports: Some(Ports { src: flow.port, dst: 9 }),
         fragment: Fragment::Whole,
     }
 }

@@ -83,7 +83,11 @@ fn load_bytes(
         let mut log = Log::new(Arc::clone(&sources));
         if let Some(config) = check_parts(&sources, &mut log) {
             let warnings = log.into_report();
-            return Ok(Loaded { config, warnings, files });
+            return Ok(Loaded {
+                config,
+                warnings,
+                files,
+            });
         }
     }
     let mut log = Log::new(Arc::clone(&sources));
@@ -133,7 +137,11 @@ fn load_bytes(
     match check::check(&documents, whole, &mut log) {
         Some(config) if !log.has_errors() => {
             let warnings = log.into_report();
-            Ok(Loaded { config, warnings, files })
+            Ok(Loaded {
+                config,
+                warnings,
+                files,
+            })
         }
         _ => Err(log.into_report()),
     }
@@ -146,7 +154,10 @@ fn check_parts(sources: &[Source], log: &mut Log) -> Option<Config> {
     let parsed = heads.map(|(source, head)| DeTable::parse(&source.text[..head]).ok());
     let parsed: Vec<_> = parsed.collect::<Option<_>>()?;
     let mut tables = parsed.iter().enumerate().map(|(file, table)| top_level(file, table));
-    if tables.clone().any(|table| KINDS.into_iter().any(|kind| table.get(kind).is_some())) {
+    if tables
+        .clone()
+        .any(|table| KINDS.into_iter().any(|kind| table.get(kind).is_some()))
+    {
         return None;
     }
     let documents = Documents {

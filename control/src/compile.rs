@@ -186,9 +186,21 @@ impl Compiler {
     /// The numbers of everything in `config` that has a name.
     fn numbers(&mut self, config: &Config) -> ConfigNumbers {
         ConfigNumbers {
-            services: config.services.iter().map(|service| self.services.of_name(&service.name)).collect(),
-            classes: config.classes.iter().map(|class| self.classes.of_name(&class.name)).collect(),
-            segments: config.segments.iter().map(|segment| self.segments.of_name(&segment.name)).collect(),
+            services: config
+                .services
+                .iter()
+                .map(|service| self.services.of_name(&service.name))
+                .collect(),
+            classes: config
+                .classes
+                .iter()
+                .map(|class| self.classes.of_name(&class.name))
+                .collect(),
+            segments: config
+                .segments
+                .iter()
+                .map(|segment| self.segments.of_name(&segment.name))
+                .collect(),
         }
     }
 

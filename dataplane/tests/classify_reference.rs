@@ -84,7 +84,12 @@ fn class(number: usize) -> ClassId {
 
 fn uncontracted() -> Vec<[ContractIndex; 2]> {
     (0..CLASSES as u32)
-        .map(|class| [ContractIndex(1_000_000 + 2 * class), ContractIndex(1_000_001 + 2 * class)])
+        .map(|class| {
+            [
+                ContractIndex(1_000_000 + 2 * class),
+                ContractIndex(1_000_001 + 2 * class),
+            ]
+        })
         .collect()
 }
 
@@ -145,7 +150,11 @@ impl Rules {
                 direction,
                 segment,
             };
-            self.contracts.iter().rev().find(|(known, _)| *known == key).map(|found| found.1)
+            self.contracts
+                .iter()
+                .rev()
+                .find(|(known, _)| *known == key)
+                .map(|found| found.1)
         };
         let segmented = holding.iter().find_map(|(_, segment)| of(Some(*segment)));
         segmented.or_else(|| of(None)).unwrap_or(none)
@@ -180,7 +189,9 @@ fn prefix(random: &mut Random, known: &[Prefix], depth: &[u8]) -> Prefix {
         1 => bits,
         _ => random.of(depth).min(bits),
     };
-    let relative = (!known.is_empty()).then(|| random.of(known)).filter(|known| known.family == family);
+    let relative = (!known.is_empty())
+        .then(|| random.of(known))
+        .filter(|known| known.family == family);
     let address = match (random.below(8), relative) {
         (0, _) => 0,
         (1, _) => mask,
@@ -190,7 +201,11 @@ fn prefix(random: &mut Random, known: &[Prefix], depth: &[u8]) -> Prefix {
         (4, Some(known)) => known.first().wrapping_sub(1) & mask,
         (_, Some(known)) => known.first() | random.wide() & known.host_bits(),
     };
-    Prefix { family, address, length }
+    Prefix {
+        family,
+        address,
+        length,
+    }
 }
 
 fn ports(random: &mut Random) -> PortRange {
@@ -217,7 +232,9 @@ fn rules(random: &mut Random, endpoints: usize) -> Rules {
         };
         known.push(prefix);
         let ports = (random.below(10) < port_share).then(|| ports(random));
-        rules.endpoints.push((prefix, ports, ServiceId(random.below(services) as u32)));
+        rules
+            .endpoints
+            .push((prefix, ports, ServiceId(random.below(services) as u32)));
     }
     for _ in 0..random.below(40) {
         let prefix = prefix(random, &known, &depth);
@@ -238,7 +255,11 @@ fn rules(random: &mut Random, endpoints: usize) -> Rules {
 
 /// An address at the border of one of the prefixes, or within, or anywhere.
 fn address(random: &mut Random, family: Family, rules: &Rules) -> u128 {
-    let mask = if family == Family::Ipv4 { u128::from(u32::MAX) } else { u128::MAX };
+    let mask = if family == Family::Ipv4 {
+        u128::from(u32::MAX)
+    } else {
+        u128::MAX
+    };
     let endpoint = random.of(&rules.endpoints).0;
     let prefix = match random.below(3) {
         0 if !rules.segments.is_empty() => random.of(&rules.segments).0,
@@ -281,7 +302,11 @@ fn check(random: &mut Random, rules: &Rules, packets: usize) {
         };
         let site_transport = transport.map(|(protocol, ports)| (protocol, ports[direction.index()]));
         let service = classifier.service(&headers, direction);
-        assert_eq!(service, rules.service(family, site, site_transport), "{headers:?} {direction:?}");
+        assert_eq!(
+            service,
+            rules.service(family, site, site_transport),
+            "{headers:?} {direction:?}"
+        );
         let class = class(random.of(&[0, 1, 2, 31]));
         let contract = classifier.contract(service, class, direction, &headers);
         let expected = rules.contract(service, class, direction, family, far);
@@ -325,7 +350,11 @@ fn dense_tables_say_what_a_scan_says() {
         let mut random = Random(prefixes as u64);
         let mut rules = Rules::default();
         let bits = if family == Family::Ipv4 { 32 } else { 128 };
-        let base = if family == Family::Ipv4 { 10 << 24 } else { 0x2001_0db8 << 96 };
+        let base = if family == Family::Ipv4 {
+            10 << 24
+        } else {
+            0x2001_0db8 << 96
+        };
         for number in 0..prefixes {
             let prefix = Prefix {
                 family,
@@ -349,7 +378,9 @@ fn default_routes_hosts_and_nothing_at_all() {
         length: 0,
     };
     assert_eq!(
-        rules.compile().service(&headers(Family::Ipv4, 1, 2, None), Direction::Egress),
+        rules
+            .compile()
+            .service(&headers(Family::Ipv4, 1, 2, None), Direction::Egress),
         None
     );
     rules.endpoints.push((all(Family::Ipv6), None, ServiceId(3)));

@@ -298,7 +298,14 @@ fn to_timestamp(datetime: &toml::value::Datetime) -> Option<Timestamp> {
 
 /// What two contracts of overlapping periods must not share.
 fn identity(contract: &Contract) -> (usize, usize, &str, bool, Option<usize>) {
-    let Contract { service, class, region, direction, segment, .. } = contract;
+    let Contract {
+        service,
+        class,
+        region,
+        direction,
+        segment,
+        ..
+    } = contract;
     (*service, *class, region, *direction == Direction::Egress, *segment)
 }
 

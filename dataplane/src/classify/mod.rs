@@ -156,7 +156,12 @@ impl PathClassifier {
     /// Each round of the loops reads what the one before has begun to load. Out of line, so that the loop over known flows
     /// stays small.
     #[inline(never)]
-    fn resolve<'a>(&mut self, table: &'a ContractTable, misses: &mut [Miss<'a>], judged: &mut [(ContractIndex, Color)]) {
+    fn resolve<'a>(
+        &mut self,
+        table: &'a ContractTable,
+        misses: &mut [Miss<'a>],
+        judged: &mut [(ContractIndex, Color)],
+    ) {
         let classifier = &table.classifier;
         let mut searching = true;
         while searching {

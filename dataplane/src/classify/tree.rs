@@ -149,7 +149,10 @@ impl Ref {
 
 /// The position as a [`Ref`] can hold it.
 fn index(position: usize) -> Result<u32, TooLarge> {
-    u32::try_from(position).ok().filter(|index| *index < 1 << 29).ok_or(TooLarge)
+    u32::try_from(position)
+        .ok()
+        .filter(|index| *index < 1 << 29)
+        .ok_or(TooLarge)
 }
 
 /// The bits of `key` from `offset` on, six of them.
@@ -269,16 +272,26 @@ impl Forest {
             return Ok(Slot::Ref(Ref::to_value(before)));
         }
         if boundaries.len() < WIDE {
-            let intervals = boundaries.iter().map(|boundary| (boundary.at, Ref::to_value(boundary.value)));
+            let intervals = boundaries
+                .iter()
+                .map(|boundary| (boundary.at, Ref::to_value(boundary.value)));
             return self.wide(before, intervals).map(Slot::Ref);
         }
         let shared = shared_bits(boundaries);
         if shared < offset + SKIP {
             let offset = offset.min(128 - STRIDE);
-            return Ok(Slot::Node(Unbuilt { before, boundaries, offset }));
+            return Ok(Slot::Node(Unbuilt {
+                before,
+                boundaries,
+                offset,
+            }));
         }
         let offset = shared.min(128 - STRIDE);
-        let inner = self.finish(Slot::Node(Unbuilt { before, boundaries, offset }))?;
+        let inner = self.finish(Slot::Node(Unbuilt {
+            before,
+            boundaries,
+            offset,
+        }))?;
         let rest = u128::MAX >> shared;
         let begin = boundaries[0].at & !rest;
         let behind = (begin | rest).checked_add(1);
@@ -320,7 +333,11 @@ impl Forest {
 
     /// Makes the node at `at`, and all below it.
     fn build(&mut self, at: usize, unbuilt: &Unbuilt<'_>) -> Result<(), TooLarge> {
-        let Unbuilt { before, boundaries, offset } = *unbuilt;
+        let Unbuilt {
+            before,
+            boundaries,
+            offset,
+        } = *unbuilt;
         let mut node = Node {
             offset,
             ..Node::default()
@@ -427,7 +444,10 @@ mod tests {
         while at.len() < count {
             let random = u128::from(next(state)) << 64 | u128::from(next(state));
             let shared = next(state) as u32 % (bits + 1);
-            let near = at.get(next(state) as usize % at.len().max(1)).copied().unwrap_or(random);
+            let near = at
+                .get(next(state) as usize % at.len().max(1))
+                .copied()
+                .unwrap_or(random);
             let rest = u128::MAX.checked_shr(shared).unwrap_or(0);
             at.push((near & !rest | random & rest) >> (128 - bits) << (128 - bits));
         }
