@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use dataplane::classify::PathClassifier;
 use dataplane::clock::Nanos;
-use dataplane::contract::{ContractTable, Direction, Judge};
+use dataplane::contract::{ContractIndex, ContractTable, Direction, Judge};
 use dataplane::frame::BATCH;
 use dataplane::mark;
 use dataplane::meter::Color;
@@ -175,8 +175,7 @@ fn stages(effort: Effort, tables: &[std::sync::Arc<ContractTable>; 2], rows: &mu
     rows.push(measure("classify, flow known", effort, |round| {
         round.time(PASS, || {
             for headers in &headers {
-                let place = classifier.place(headers);
-                black_box(classifier.classify(&tables[0], headers, place, now));
+                black_box(classify(&mut classifier, &tables[0], headers, now));
             }
         });
         Ok(())
@@ -191,8 +190,7 @@ fn stages(effort: Effort, tables: &[std::sync::Arc<ContractTable>; 2], rows: &mu
         let table = &tables[turn % 2];
         round.time(FLOWS, || {
             for headers in &all {
-                let place = classifier.place(headers);
-                black_box(classifier.classify(table, headers, place, now));
+                black_box(classify(&mut classifier, table, headers, now));
             }
         });
         Ok(())
@@ -205,7 +203,12 @@ fn stages(effort: Effort, tables: &[std::sync::Arc<ContractTable>; 2], rows: &mu
         turn += 1;
         round.time(PASS, || {
             for (packet, headers) in packets.iter_mut().zip(&headers) {
-                black_box(mark::set_dscp(packet, headers, marks[turn % 2]));
+                black_box(mark::set_dscp(
+                    packet,
+                    headers.l3_offset,
+                    headers.family,
+                    marks[turn % 2],
+                ));
             }
         });
         Ok(())
@@ -223,11 +226,9 @@ fn meter(
     let now = Nanos::SECOND;
     let contracts: Vec<_> = headers
         .iter()
-        .map(|headers| {
-            let place = classifier.place(headers);
-            *table.contract(classifier.classify(table, headers, place, now).0)
-        })
+        .map(|headers| *table.contract(classify(classifier, table, headers, now).0))
         .collect();
+    let cells = table.cells.of(0);
     let mut clock = now;
     measure("meter", effort, |round| {
         round.time(PASS, || {
@@ -235,13 +236,25 @@ fn meter(
                 clock = clock.plus(Nanos(6_400));
                 for contract in batch {
                     if let Judge::Meter(meter) = &contract.judge {
-                        black_box(meter.color(table.cells.buckets(contract.slot), 46, clock, Color::Green));
+                        black_box(meter.color(&cells.cell(contract.slot).purse, 46, clock, Color::Green));
                     }
                 }
             }
         });
         Ok(())
     })
+}
+
+/// As a path does it.
+fn classify(
+    classifier: &mut PathClassifier,
+    table: &ContractTable,
+    headers: &Headers,
+    now: Nanos,
+) -> (ContractIndex, Color) {
+    let flow = classifier.flow(headers);
+    let known = flow.as_ref().and_then(|flow| classifier.known(table, flow));
+    known.unwrap_or_else(|| classifier.classify(table, headers, flow.as_ref(), now))
 }
 
 /// Something as large as what waits in a path's rings.

@@ -146,7 +146,7 @@ impl MemoryLane {
         let table = self.current.load();
         let (mut conforming, mut nonconforming) = (0, 0);
         for contract in &table.contracts {
-            let counters = table.cells.counters(0, contract.slot);
+            let counters = table.cells.of(0).cell(contract.slot);
             conforming += counters.conforming.get().packets;
             nonconforming += counters.nonconforming.get().packets;
         }

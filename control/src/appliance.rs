@@ -372,6 +372,7 @@ impl Appliance {
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             last_reload_error: self.last_reload_error.clone(),
             over_grant_bytes: 0,
+            under_grant_bytes: traffic.contracts.iter().map(|c| c.under_grant_bytes).max().unwrap_or(0),
             workers: self.worker_status(),
             ports: self.port_status(),
             traffic,

@@ -153,7 +153,7 @@ impl Compiler {
             // A contract that begins starts full, also where another one for the same traffic has just ended; one that
             // lives on, whatever else of it has changed, keeps its level.
             if self.live.get(slot) != Some(since) {
-                self.cells.buckets(*slot).reset();
+                self.cells.refill(*slot);
             }
         }
         self.live = std::mem::take(&mut entries.live);
@@ -313,7 +313,7 @@ impl Compiled {
                 } => {
                     let Judge::Meter(meter) = &contract.judge else { continue };
                     let tokens = now.map(|now| {
-                        let levels = meter.levels(self.table.cells.buckets(contract.slot), now);
+                        let levels = self.table.cells.levels(meter, contract.slot, now);
                         Tokens {
                             committed: levels.committed_bytes,
                             second: levels.second_bytes,
@@ -327,6 +327,7 @@ impl Compiled {
                         segment: segment.map(|segment| self.names.segments[segment as usize].to_string()),
                         active: number < active,
                         rate_bps: meter.committed_rate_bps(),
+                        under_grant_bytes: meter.under_grant_bytes(self.table.cells.workers()),
                         tokens,
                         counters,
                     });

@@ -58,16 +58,16 @@ impl Counters {
     /// Sums a slot over all workers.
     #[must_use]
     pub fn read(cells: &Cells, slot: SlotId) -> Self {
-        let all = (0..cells.workers()).map(|worker| cells.counters(worker, slot));
         let mut sum = Self::default();
-        for counters in all {
+        for worker in (0..cells.workers()).map(|worker| cells.of(worker)) {
+            let (cell, excess) = (worker.cell(slot), worker.excess(slot));
             // Nonconforming is read after remarked and dropped, so that neither ever seems larger.
             for reason in DropReason::ALL {
-                add_drop(&mut sum.dropped, reason.name(), counters.dropped(reason).get());
+                add_drop(&mut sum.dropped, reason.name(), excess.dropped(reason).get());
             }
-            sum.remarked = sum.remarked + counters.remarked.get().into();
-            sum.nonconforming = sum.nonconforming + counters.nonconforming.get().into();
-            sum.conforming = sum.conforming + counters.conforming.get().into();
+            sum.remarked = sum.remarked + excess.remarked.get().into();
+            sum.nonconforming = sum.nonconforming + cell.nonconforming.get().into();
+            sum.conforming = sum.conforming + cell.conforming.get().into();
         }
         sum.offered = sum.conforming + sum.nonconforming;
         sum
@@ -100,6 +100,9 @@ pub struct ContractReport {
     pub active: bool,
     /// Committed rate in bit/s of the counted layer.
     pub rate_bps: u64,
+    /// Bytes of the burst that can be out of one worker's reach because others have borrowed them; 0 with one worker.
+    #[serde(default)]
+    pub under_grant_bytes: u64,
     /// Tokens in the committed bucket and, if the meter has two, the second, in bytes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub tokens: Option<Tokens>,

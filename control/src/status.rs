@@ -22,6 +22,10 @@ pub struct Status {
     pub last_reload_error: Option<String>,
     /// Worst over-grant in bytes that sharing one contract between the workers can cost.
     pub over_grant_bytes: u64,
+    /// Most bytes of a contract's burst that can be out of one worker's reach because other workers have borrowed them; each
+    /// contract says its own.
+    #[serde(default)]
+    pub under_grant_bytes: u64,
     /// Workers.
     pub workers: Vec<WorkerStatus>,
     /// Ports.
@@ -325,6 +329,7 @@ mod tests {
             segment: Some("elsewhere".into()),
             active: true,
             rate_bps: 399_999_999_999,
+            under_grant_bytes: 0,
             tokens: None,
             counters: Counters {
                 offered: most,

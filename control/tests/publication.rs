@@ -162,8 +162,8 @@ fn a_thousand_tables_under_three_workers() {
         assert_eq!(ledger.held.packets, sent - left - dropped);
         // Seven entries there ever were: three contracts, uncontracted and other both ways.
         let judged: u64 = (0..7)
-            .map(|slot| table.cells.counters(number, dataplane::cells::SlotId(slot)))
-            .map(|counters| counters.conforming.get().packets + counters.nonconforming.get().packets)
+            .map(|slot| table.cells.of(number).cell(dataplane::cells::SlotId(slot)))
+            .map(|cell| cell.conforming.get().packets + cell.nonconforming.get().packets)
             .sum();
         assert_eq!(judged, *sent, "worker {number}");
     }

@@ -303,8 +303,11 @@ impl Simulation {
                 let (index, l3_len) = match packet::parse(&bytes, bytes.len()) {
                     Parsed::Ip(headers) => {
                         let shadow = &mut self.shadows[direction.index()];
-                        let place = shadow.place(&headers);
-                        (shadow.classify(&table, &headers, place, self.now).0, headers.l3_len)
+                        let flow = shadow.flow(&headers);
+                        (
+                            shadow.classify(&table, &headers, flow.as_ref(), self.now).0,
+                            headers.l3_len,
+                        )
                     }
                     Parsed::Other { l3_offset, .. } => {
                         (table.other[direction.index()], wire_len - u32::from(l3_offset))
@@ -353,16 +356,13 @@ impl Simulation {
         let mut dropped = [0; DropReason::ALL.len()];
         self.coverage.remarked = 0;
         for (&slot, &offered) in &self.offered {
-            let counters = cells.counters(0, dataplane::cells::SlotId(slot));
-            let mut now = vec![
-                counters.conforming.get(),
-                counters.nonconforming.get(),
-                counters.remarked.get(),
-            ];
+            let slot_id = dataplane::cells::SlotId(slot);
+            let (cell, excess) = (cells.of(0).cell(slot_id), cells.of(0).excess(slot_id));
+            let mut now = vec![cell.conforming.get(), cell.nonconforming.get(), excess.remarked.get()];
             assert_eq!(now[0] + now[1], offered, "slot {slot}");
             assert!(now[2].packets <= now[1].packets);
             self.coverage.remarked += now[2].packets;
-            now.extend(DropReason::ALL.map(|reason| counters.dropped(reason).get()));
+            now.extend(DropReason::ALL.map(|reason| excess.dropped(reason).get()));
             for (sum, amount) in dropped.iter_mut().zip(&now[3..]) {
                 *sum += amount.packets;
             }

@@ -1,5 +1,5 @@
-//! Cells: the state of contracts that outlives a contract table: the buckets, shared by all workers, and the counters,
-//! one set per worker.
+//! Cells: the state of contracts that outlives a contract table: tokens and counters, one set per worker, and the buckets
+//! that several workers share.
 //!
 //! A contract keeps its [`SlotId`] from the table it first appears in to the end of the process, so a packet that waits
 //! in a ring over a reload is still counted for the right contract. Cells are added in chunks and never move or shrink:
@@ -8,24 +8,52 @@
 
 use std::sync::Arc;
 
-use crate::meter::Buckets;
-use crate::stats::ContractCounters;
+use crate::clock::Nanos;
+use crate::meter::{Buckets, Levels, Meter, Purse, Sharing};
+use crate::stats::{Counter, ExcessCounters};
 
 /// The cell of a contract, stable for the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SlotId(pub u32);
 
+/// One worker's part of one contract: all that judging a conforming packet changes. Only that worker writes, anybody may
+/// read. What is offered is conforming + nonconforming, so it is not kept.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct Cell {
+    /// Tokens.
+    pub purse: Purse,
+    /// Judged inside the entitlement.
+    pub conforming: Counter,
+    /// Judged above it.
+    pub nonconforming: Counter,
+}
+
+#[cfg(not(loom))]
+const _: () = assert!(
+    size_of::<Cell>() == 64,
+    "one worker's part of a contract, one cache line"
+);
+
 /// The list of chunks that one table sees. Cloning shares the cells.
 #[derive(Clone)]
 pub struct Cells {
-    buckets: Chunks<Buckets>,
-    /// By worker.
-    counters: Box<[Chunks<ContractCounters>]>,
+    workers: Box<[Lists]>,
+    /// Empty with one worker, whose purse holds everything.
+    shared: Chunks<Buckets>,
 }
 
-type Chunks<T> = Box<[Arc<[T]>]>;
+/// One worker's lists.
+#[derive(Clone, Default)]
+struct Lists {
+    cells: Chunks<Cell>,
+    excess: Chunks<ExcessCounters>,
+}
 
-/// Cells in a chunk: 16 KiB of buckets, enough for a small box in one piece, and 400 pieces for 100,000 contracts.
+/// Chunks of a size known to the compiler: a position in one needs no check.
+type Chunks<T> = Box<[Arc<[T; CHUNK]>]>;
+
+/// Cells in a chunk: 16 KiB, enough for a small box in one piece, and 400 pieces for 100,000 contracts.
 const CHUNK: usize = 256;
 
 impl Cells {
@@ -33,8 +61,8 @@ impl Cells {
     #[must_use]
     pub fn new(workers: usize) -> Self {
         Self {
-            buckets: Box::default(),
-            counters: (0..workers).map(|_| Box::default()).collect(),
+            workers: (0..workers).map(|_| Lists::default()).collect(),
+            shared: Box::default(),
         }
     }
 
@@ -42,41 +70,101 @@ impl Cells {
     #[must_use]
     pub fn grown(&self, slots: usize) -> Self {
         let chunks = slots.div_ceil(CHUNK);
+        let shared = if self.workers.len() > 1 { chunks } else { 0 };
+        let lists = self.workers.iter().map(|lists| Lists {
+            cells: extended(&lists.cells, chunks),
+            excess: extended(&lists.excess, chunks),
+        });
         Self {
-            buckets: extended(&self.buckets, chunks, Buckets::new),
-            counters: self
-                .counters
-                .iter()
-                .map(|list| extended(list, chunks, ContractCounters::default))
-                .collect(),
+            workers: lists.collect(),
+            shared: extended(&self.shared, shared),
         }
     }
 
-    /// How many workers have counters here.
+    /// How many workers have cells here.
     #[must_use]
     pub fn workers(&self) -> usize {
-        self.counters.len()
+        self.workers.len()
     }
 
-    /// The buckets of a contract.
+    /// What worker number `worker` sees.
     #[inline]
     #[must_use]
-    pub fn buckets(&self, slot: SlotId) -> &Buckets {
-        &self.buckets[slot.0 as usize / CHUNK][slot.0 as usize % CHUNK]
+    pub fn of(&self, worker: usize) -> WorkerCells<'_> {
+        WorkerCells {
+            lists: &self.workers[worker],
+            shared: &self.shared,
+            workers: self.workers.len(),
+        }
     }
 
-    /// One worker's counters of a contract; only that worker adds to them, anybody may read.
-    #[inline]
+    /// Fills the buckets of a contract that begins.
+    pub fn refill(&self, slot: SlotId) {
+        if let Some(buckets) = at(&self.shared, slot) {
+            buckets.reset();
+        }
+        for lists in &self.workers {
+            if let Some(cell) = at(&lists.cells, slot) {
+                cell.purse.reset();
+            }
+        }
+    }
+
+    /// How full the buckets of a contract are under its `meter`.
     #[must_use]
-    pub fn counters(&self, worker: usize, slot: SlotId) -> &ContractCounters {
-        &self.counters[worker][slot.0 as usize / CHUNK][slot.0 as usize % CHUNK]
+    pub fn levels(&self, meter: &Meter, slot: SlotId, now: Nanos) -> Levels {
+        match at(&self.shared, slot) {
+            None => meter.levels(&self.of(0).cell(slot).purse, now),
+            Some(buckets) => {
+                let purses = (0..self.workers()).map(|worker| &self.of(worker).cell(slot).purse);
+                meter.levels_shared(buckets.among(self.workers()), purses, now)
+            }
+        }
     }
 }
 
-fn extended<T>(chunks: &[Arc<[T]>], wanted: usize, new: impl Fn() -> T) -> Chunks<T> {
-    let mut list: Vec<Arc<[T]>> = chunks.to_vec();
+/// The cells that one worker uses.
+#[derive(Clone, Copy)]
+pub struct WorkerCells<'a> {
+    lists: &'a Lists,
+    shared: &'a [Arc<[Buckets; CHUNK]>],
+    workers: usize,
+}
+
+impl<'a> WorkerCells<'a> {
+    /// The worker's part of a contract.
+    #[inline]
+    #[must_use]
+    pub fn cell(&self, slot: SlotId) -> &'a Cell {
+        &self.lists.cells[slot.0 as usize / CHUNK][slot.0 as usize % CHUNK]
+    }
+
+    /// The worker's counters of what became of a contract's excess.
+    #[inline]
+    #[must_use]
+    pub fn excess(&self, slot: SlotId) -> &'a ExcessCounters {
+        &self.lists.excess[slot.0 as usize / CHUNK][slot.0 as usize % CHUNK]
+    }
+
+    /// The buckets that it shares; `None` for an only worker.
+    #[inline]
+    #[must_use]
+    pub fn sharing(&self, slot: SlotId) -> Option<Sharing<'a>> {
+        at(self.shared, slot).map(|buckets| buckets.among(self.workers))
+    }
+}
+
+#[inline]
+fn at<T>(chunks: &[Arc<[T; CHUNK]>], slot: SlotId) -> Option<&T> {
+    chunks
+        .get(slot.0 as usize / CHUNK)
+        .map(|chunk| &chunk[slot.0 as usize % CHUNK])
+}
+
+fn extended<T: Default>(chunks: &[Arc<[T; CHUNK]>], wanted: usize) -> Chunks<T> {
+    let mut list = chunks.to_vec();
     while list.len() < wanted {
-        list.push((0..CHUNK).map(|_| new()).collect());
+        list.push(Arc::new(std::array::from_fn(|_| T::default())));
     }
     list.into_boxed_slice()
 }
@@ -89,20 +177,22 @@ mod tests {
     #[test]
     fn growing_keeps_what_was_counted() {
         let small = Cells::new(2).grown(1);
-        small
-            .counters(1, SlotId(0))
-            .conforming
-            .add(Amount { packets: 1, bytes: 60 });
+        let add = |cells: &Cells, bytes| {
+            let cell = cells.of(1).cell(SlotId(0));
+            cell.conforming.add(Amount { packets: 1, bytes });
+        };
+        add(&small, 60);
         let large = small.grown(CHUNK * 3);
-        large
-            .counters(1, SlotId(0))
-            .conforming
-            .add(Amount { packets: 1, bytes: 40 });
-        assert_eq!(
-            small.counters(1, SlotId(0)).conforming.get(),
-            Amount { packets: 2, bytes: 100 }
-        );
-        assert_eq!(large.counters(0, SlotId(0)).conforming.get(), Amount::default());
-        let _last = large.buckets(SlotId(CHUNK as u32 * 3 - 1));
+        add(&large, 40);
+        let seen = small.of(1).cell(SlotId(0)).conforming.get();
+        assert_eq!(seen, Amount { packets: 2, bytes: 100 });
+        assert_eq!(large.of(0).cell(SlotId(0)).conforming.get(), Amount::default());
+        let _last = large.of(0).excess(SlotId(CHUNK as u32 * 3 - 1));
+    }
+
+    #[test]
+    fn only_several_workers_share_buckets() {
+        assert!(Cells::new(1).grown(1).of(0).sharing(SlotId(0)).is_none());
+        assert!(Cells::new(2).grown(1).of(0).sharing(SlotId(0)).is_some());
     }
 }

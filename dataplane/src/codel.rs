@@ -9,6 +9,8 @@
 //! - The ring is never polled while empty: [`Codel::emptied`] tells what the poll inside the loop would have found.
 //!
 //! The size of the judged packet plays no part (RFC 7141): only its waiting time and what is left behind it.
+use std::mem::offset_of;
+
 use crate::clock::Nanos;
 
 /// Waiting time that is still acceptable: 5 ms (RFC 8289 section 4.3).
@@ -31,13 +33,16 @@ pub enum Judgement {
 
 /// Control state of one ring; [`Default`] is a ring that has never been congested.
 #[derive(Clone, Debug, Default)]
+#[repr(C)]
 pub struct Codel {
+    /// Whether `first_above`, `dropping` or `after` is set: else a packet that has not waited long changes nothing.
+    alert: bool,
+    dropping: bool,
+    after: After,
     first_above: Option<Nanos>,
     drop_next: Nanos,
     count: u32,
     last_count: u32,
-    dropping: bool,
-    after: After,
 }
 
 /// What the last drop leaves to be done when the next head is judged.
@@ -52,10 +57,35 @@ enum After {
 }
 
 impl Codel {
+    /// As many of its first bytes are touched for a packet that nothing special happens to.
+    pub(crate) const HOT_BYTES: usize = offset_of!(Codel, alert) + 1;
+
     /// Judges the head: it has waited since `enqueued`, and `behind_bytes` stay in the ring without it. Call it exactly
     /// when the packet could be sent, and do what it says.
     #[inline]
     pub fn judge(&mut self, enqueued: Nanos, behind_bytes: u64, ecn_capable: bool, now: Nanos) -> Judgement {
+        if now.since(enqueued) < TARGET && !self.alert {
+            return Judgement::Pass;
+        }
+        let judgement = self.consider(enqueued, behind_bytes, ecn_capable, now);
+        self.alert = self.first_above.is_some() || self.dropping || self.after != After::Nothing;
+        judgement
+    }
+
+    /// Tells that the ring has no packet left.
+    #[inline]
+    pub fn emptied(&mut self) {
+        if self.alert {
+            self.first_above = None;
+            if std::mem::take(&mut self.after) == After::Later {
+                self.dropping = false;
+            }
+            self.alert = self.dropping;
+        }
+    }
+
+    #[cold]
+    fn consider(&mut self, enqueued: Nanos, behind_bytes: u64, ecn_capable: bool, now: Nanos) -> Judgement {
         let late = self.late(enqueued, behind_bytes, now);
         match std::mem::take(&mut self.after) {
             After::First => return Judgement::Pass,
@@ -79,15 +109,6 @@ impl Codel {
         }
         self.after = After::Later;
         Judgement::Drop
-    }
-
-    /// Tells that the ring has no packet left.
-    #[inline]
-    pub fn emptied(&mut self) {
-        self.first_above = None;
-        if std::mem::take(&mut self.after) == After::Later {
-            self.dropping = false;
-        }
     }
 
     fn late(&mut self, enqueued: Nanos, behind_bytes: u64, now: Nanos) -> bool {

@@ -7,20 +7,21 @@
 //! same amount, so that the receiver still drops it. TCP and UDP checksums do not cover these fields (RFC 9293 section
 //! 3.1, RFC 8200 section 8.1: the pseudo-header holds addresses, length and protocol only).
 
-use crate::packet::{self, Dscp, Family, Headers, Pcp};
+use crate::packet::{self, Dscp, Family, Pcp};
 
-/// Sets the DSCP of the packet `bytes`, whose headers [`packet::parse`] found to be `at`; ECN bits stay as they are.
+/// Sets the DSCP of the packet `bytes` whose IP header begins at `l3_offset`, as [`packet::parse`] has found; ECN bits stay
+/// as they are.
 ///
-/// True when the value changed. False, and nothing written, when it was `dscp` already (or when `at` is not of these
-/// bytes and points beyond them).
+/// True when the value changed. False, and nothing written, when it was `dscp` already (or when `l3_offset` points beyond
+/// these bytes).
 #[inline]
-pub fn set_dscp(bytes: &mut [u8], at: &Headers, dscp: Dscp) -> bool {
-    let Some(header) = ip_header(bytes, at.l3_offset) else {
+pub fn set_dscp(bytes: &mut [u8], l3_offset: u16, family: Family, dscp: Dscp) -> bool {
+    let Some(header) = ip_header(bytes, l3_offset) else {
         return false;
     };
-    let old = class_byte(header, at.family);
+    let old = class_byte(header, family);
     let new = dscp.get() << 2 | old & ECN_MASK;
-    set_class_byte(header, at.family, old, new)
+    set_class_byte(header, family, old, new)
 }
 
 /// Sets "congestion experienced" on the packet `bytes` whose IP header begins at `l3_offset`, if it is ECN-capable.

@@ -143,6 +143,18 @@ pub enum Parsed {
     },
 }
 
+impl Parsed {
+    /// The headers of an IP packet.
+    #[inline]
+    #[must_use]
+    pub fn headers(&self) -> Option<&Headers> {
+        match self {
+            Parsed::Ip(headers) => Some(headers),
+            Parsed::Other { .. } => None,
+        }
+    }
+}
+
 /// Reads the headers of the packet `bytes`, an Ethernet II frame from destination address to the end without FCS.
 ///
 /// `wire_len` is the packet's length on the wire in bytes: the same as `bytes.len()` on a live port, more when a
@@ -151,6 +163,51 @@ pub enum Parsed {
 #[inline]
 #[must_use]
 pub fn parse(bytes: &[u8], wire_len: usize) -> Parsed {
+    match parse_plain(bytes, wire_len) {
+        Some(headers) => Parsed::Ip(headers),
+        None => parse_any(bytes, wire_len),
+    }
+}
+
+/// Up to here the headers of a plain packet reach, and the ports behind them.
+const PLAIN_LEN: usize = ETHERNET_LEN + IPV4_HEADER_LEN + 4;
+
+/// What nearly every packet is: untagged, IPv4 without options, not fragmented, TCP or UDP. One comparison of lengths then
+/// does for all layers, which is a third of the instructions. `None` for everything else; [`parse_any`] gives the same for
+/// what is plain.
+#[inline(always)]
+pub(crate) fn parse_plain(bytes: &[u8], wire_len: usize) -> Option<Headers> {
+    let at = bytes.first_chunk::<PLAIN_LEN>()?;
+    let plain = be16(at[12], at[13]) == ETHER_TYPE_IPV4
+        && at[14] == 0x45
+        && be16(at[20], at[21]) & 0x3fff == 0
+        && matches!(at[23], TCP | UDP);
+    let total_len = usize::from(be16(at[16], at[17]));
+    if !plain || total_len < PLAIN_LEN - ETHERNET_LEN || total_len > wire_len.max(bytes.len()) - ETHERNET_LEN {
+        return None;
+    }
+    Some(Headers {
+        family: Family::Ipv4,
+        pcp: None,
+        vlan_tags: 0,
+        l3_offset: ETHERNET_LEN as u16,
+        l3_len: total_len as u32,
+        dscp: Dscp(at[15] >> 2),
+        ecn: at[15] & 3,
+        src: u128::from(u32::from_be_bytes([at[26], at[27], at[28], at[29]])),
+        dst: u128::from(u32::from_be_bytes([at[30], at[31], at[32], at[33]])),
+        protocol: at[23],
+        l4_offset: Some((ETHERNET_LEN + IPV4_HEADER_LEN) as u16),
+        ports: Some(Ports {
+            src: be16(at[34], at[35]),
+            dst: be16(at[36], at[37]),
+        }),
+        fragment: Fragment::Whole,
+    })
+}
+
+/// [`parse`] without its short cut.
+fn parse_any(bytes: &[u8], wire_len: usize) -> Parsed {
     let link = parse_link(bytes);
     let l3 = usize::from(link.l3_offset);
     let on_wire = wire_len.max(bytes.len()).saturating_sub(l3);

@@ -11,14 +11,12 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use arrayvec::ArrayVec;
-
-use crate::cells::{Cells, SlotId};
+use crate::cells::{SlotId, WorkerCells};
 use crate::checksum;
-use crate::classify::{PathClassifier, Place};
+use crate::classify::{Flow, PathClassifier};
 use crate::clock::Nanos;
-use crate::contract::{Action, Contract, ContractTable, Direction, Judge, Marking};
-use crate::frame::{Batch, FramePool, Packet, Umem};
+use crate::contract::{Action, Contract, ContractIndex, ContractTable, Direction, Judge, Marking};
+use crate::frame::{BATCH, Batch, FramePool, Packet, Umem};
 use crate::mark;
 use crate::meter::Color;
 use crate::packet::{self, Family, Headers, Parsed};
@@ -32,8 +30,8 @@ use crate::stats::{Amount, DropReason, PathCounters};
 /// 61 ms, where CoDel has long begun to work; fewer would lose bursts of slow links, more would only hold frames.
 pub const RING_CAPACITY: usize = 1024;
 
-/// Packets that go through the stages together. What is known of them meanwhile (160 bytes each) then stays in the nearest
-/// cache, which the kernel's copying of a whole batch would push it out of; fewer would not hide a cache miss.
+/// Packets that are parsed and looked up together. Fewer would not hide a cache miss; what is known of more would be pushed out
+/// of the nearest cache by the kernel's copying.
 const FEW: usize = 16;
 
 /// What all workers share about a port they send to: the pace of its rate, and who still holds conforming packets for it.
@@ -82,21 +80,48 @@ pub struct Path {
     counters: PathCounters,
 }
 
-/// A packet of a batch after parsing and classifying.
-struct Judged<'a> {
-    contract: &'a Contract,
-    /// `None`: not IP.
-    headers: Option<&'a Headers>,
-    arrived: Color,
-    l3_offset: u16,
+/// What is known of a packet of a batch, stage by stage.
+#[derive(Clone, Copy)]
+struct Judged {
+    contract: ContractIndex,
     /// Bytes that count.
     counted: u32,
+    l3_offset: u16,
+    /// `None`: not IP.
+    family: Option<Family>,
+    ecn_capable: bool,
+    /// On arrival; the meter's verdict later.
+    color: Color,
+    half: Half,
 }
 
-/// What became of a packet that was judged.
-struct Outcome {
-    half: Half,
-    color: Color,
+impl Judged {
+    /// An IP packet whose contract is still to be found.
+    #[inline]
+    fn ip(table: &ContractTable, headers: &Headers, wire_len: u32) -> Self {
+        Self {
+            counted: table.layer.count(wire_len, headers.l3_len),
+            l3_offset: headers.l3_offset,
+            family: Some(headers.family),
+            ecn_capable: headers.ecn != 0,
+            ..Self::default()
+        }
+    }
+}
+
+impl Default for Judged {
+    #[inline]
+    fn default() -> Self {
+        Self {
+            contract: ContractIndex(0),
+            counted: 0,
+            l3_offset: 0,
+            family: None,
+            ecn_capable: false,
+            color: Color::Green,
+            half: Half::Conforming,
+        }
+    }
 }
 
 impl Path {
@@ -130,55 +155,107 @@ impl Path {
         // Loads, because a prefetch may be given up where a page must be looked up first. They wait together.
         let touched = batch.iter().filter_map(|packet| umem.bytes(&packet.frame).first());
         black_box(touched.fold(0, |all, byte| all ^ byte));
-        let mut packets = batch.drain(..);
-        loop {
-            let mut few: ArrayVec<Packet, FEW> = packets.by_ref().take(FEW).collect();
-            if few.is_empty() {
-                return;
-            }
-            self.admit_few(&mut few, complete_checksums, umem, pool, table, now);
+        self.counters.received += amount(batch);
+        // Each stage begins to load what the next one needs: packets wait for their cache misses together, not in turn.
+        let mut judged = [Judged::default(); BATCH];
+        let judged = &mut judged[..batch.len()];
+        for (packets, judged) in batch.chunks_mut(FEW).zip(judged.chunks_mut(FEW)) {
+            self.parse_and_classify(packets, judged, complete_checksums, umem, table, now);
+        }
+        let cells = table.cells.of(self.worker);
+        for one in judged.iter() {
+            prefetch(cells.cell(table.contract(one.contract).slot));
+        }
+        for (packet, one) in batch.drain(..).zip(judged) {
+            let contract = table.contract(one.contract);
+            meter(one, contract, cells, now);
+            self.mark_and_hold(packet, one, contract, umem, pool, cells, now);
         }
     }
 
-    /// Each loop begins to load what the next one needs: packets wait for their cache misses together, not in turn.
-    fn admit_few(
+    /// Finds the contracts of `packets`, and writes what is then known of them to `judged`.
+    fn parse_and_classify(
         &mut self,
-        packets: &mut ArrayVec<Packet, FEW>,
+        packets: &mut [Packet],
+        judged: &mut [Judged],
         complete_checksums: bool,
         umem: &Umem,
-        pool: &mut FramePool,
         table: &ContractTable,
         now: Nanos,
     ) {
-        let mut parsed: ArrayVec<(Parsed, Option<Place>), FEW> = ArrayVec::new();
-        for packet in packets.iter() {
-            let headers = packet::parse(umem.bytes(&packet.frame), packet.wire_len as usize);
-            let place = match &headers {
-                Parsed::Ip(headers) => self.classifier.place(headers),
-                Parsed::Other { .. } => None,
-            };
-            parsed.push((headers, place));
-            self.counters.received += Amount::one(packet.wire_len);
+        let mut flows = [None; FEW];
+        for ((packet, one), flow) in packets.iter_mut().zip(judged.iter_mut()).zip(&mut flows) {
+            match packet::parse_plain(umem.bytes(&packet.frame), packet.wire_len as usize) {
+                Some(headers) => {
+                    if complete_checksums {
+                        complete_checksum(umem, packet, headers);
+                    }
+                    *one = Judged::ip(table, &headers, packet.wire_len);
+                    *flow = self.classifier.flow(&headers);
+                }
+                None => self.parse_any(packet, one, flow, complete_checksums, umem, table),
+            }
         }
         // In a loop of their own: where a page must be looked up first, the processor then looks up several at once.
-        for place in parsed.iter().filter_map(|(_, place)| *place) {
-            self.classifier.prefetch(place);
+        for flow in flows.iter().flatten() {
+            self.classifier.prefetch(flow);
         }
-        let mut judged: ArrayVec<Judged<'_>, FEW> = ArrayVec::new();
-        for (packet, (headers, place)) in packets.iter().zip(&parsed) {
-            let one = self.classify(table, headers, *place, packet.wire_len, now);
-            prefetch(one.contract);
-            judged.push(one);
-        }
-        for judged in &judged {
-            prefetch(table.cells.buckets(judged.contract.slot));
-            prefetch(table.cells.counters(self.worker, judged.contract.slot));
-        }
-        for (mut packet, judged) in packets.drain(..).zip(&judged) {
-            if complete_checksums && let Some(headers) = judged.headers {
-                complete_checksum(umem, &mut packet, headers);
+        for ((packet, one), flow) in packets.iter().zip(judged).zip(&flows) {
+            let known = flow.as_ref().and_then(|flow| self.classifier.known(table, flow));
+            match known {
+                Some((contract, color)) => (one.contract, one.color) = (contract, color),
+                None if one.family.is_some() => self.classify_new(packet, one, flow.as_ref(), umem, table, now),
+                None => {}
             }
-            self.judge_and_hold(packet, judged, umem, pool, table, now);
+            prefetch(table.contract(one.contract));
+        }
+    }
+
+    /// What is not a plain packet: tags, options, fragments, IPv6, all that is not IP.
+    #[inline(never)]
+    fn parse_any(
+        &mut self,
+        packet: &mut Packet,
+        one: &mut Judged,
+        flow: &mut Option<Flow>,
+        complete_checksums: bool,
+        umem: &Umem,
+        table: &ContractTable,
+    ) {
+        match packet::parse(umem.bytes(&packet.frame), packet.wire_len as usize) {
+            Parsed::Ip(headers) => {
+                if complete_checksums {
+                    complete_checksum(umem, packet, headers);
+                }
+                *one = Judged::ip(table, &headers, packet.wire_len);
+                *flow = self.classifier.flow(&headers);
+            }
+            Parsed::Other { l3_offset, .. } => {
+                self.counters.other += Amount::one(packet.wire_len);
+                let l3_len = packet.wire_len.saturating_sub(u32::from(l3_offset));
+                *one = Judged {
+                    contract: table.other[self.direction.index()],
+                    counted: table.layer.count(packet.wire_len, l3_len),
+                    l3_offset,
+                    ..Judged::default()
+                };
+            }
+        }
+    }
+
+    /// The first packet of a flow, or a fragment. It is parsed again, which costs less than keeping the headers of all packets.
+    #[inline(never)]
+    fn classify_new(
+        &mut self,
+        packet: &Packet,
+        one: &mut Judged,
+        flow: Option<&Flow>,
+        umem: &Umem,
+        table: &ContractTable,
+        now: Nanos,
+    ) {
+        if let Parsed::Ip(headers) = packet::parse(umem.bytes(&packet.frame), packet.wire_len as usize) {
+            (one.contract, one.color) = self.classifier.classify(table, &headers, flow, now);
         }
     }
 
@@ -207,11 +284,14 @@ impl Path {
                 umem,
                 pool,
                 room,
+                sent: Amount::default(),
                 counters: &mut self.counters,
-                cells: &table.cells,
-                worker: self.worker,
+                cells: table.cells.of(self.worker),
             };
             self.rings.schedule(&table.order, now, &mut gate, &mut sink);
+            let sent = sink.sent;
+            self.counters.forwarded += sent;
+            self.counters.held.bytes -= sent.bytes;
             gate.settle();
         }
         if rate.is_some() {
@@ -269,106 +349,56 @@ impl Path {
         self.rings.held()
     }
 
+    /// Does with a packet what its verdict says: marks it, and puts it into its ring or drops it.
     #[inline]
-    fn classify<'a>(
-        &mut self,
-        table: &'a ContractTable,
-        parsed: &'a Parsed,
-        place: Option<Place>,
-        wire_len: u32,
-        now: Nanos,
-    ) -> Judged<'a> {
-        match parsed {
-            Parsed::Ip(headers) => {
-                let (index, arrived) = self.classifier.classify(table, headers, place, now);
-                let counted = table.layer.count(wire_len, headers.l3_len);
-                let contract = table.contract(index);
-                Judged {
-                    contract,
-                    headers: Some(headers),
-                    arrived,
-                    l3_offset: headers.l3_offset,
-                    counted,
-                }
-            }
-            Parsed::Other { l3_offset, .. } => {
-                self.counters.other += Amount::one(wire_len);
-                let counted = table
-                    .layer
-                    .count(wire_len, wire_len.saturating_sub(u32::from(*l3_offset)));
-                let contract = table.contract(table.other[self.direction.index()]);
-                Judged {
-                    contract,
-                    headers: None,
-                    arrived: Color::Green,
-                    l3_offset: *l3_offset,
-                    counted,
-                }
-            }
-        }
-    }
-
-    #[inline]
-    fn judge_and_hold(
+    #[allow(clippy::too_many_arguments)]
+    fn mark_and_hold(
         &mut self,
         mut packet: Packet,
-        judged: &Judged<'_>,
+        judged: &Judged,
+        contract: &Contract,
         umem: &Umem,
         pool: &mut FramePool,
-        table: &ContractTable,
+        cells: WorkerCells<'_>,
         now: Nanos,
     ) {
-        let contract = judged.contract;
-        let counters = table.cells.counters(self.worker, contract.slot);
-        let counted = Amount::one(judged.counted);
-        let outcome = outcome(judged, &table.cells, now);
-        if outcome.half == Half::Conforming {
-            counters.conforming.add(counted);
-        } else {
-            counters.nonconforming.add(counted);
-            match (contract.action, judged.headers) {
-                (Action::Drop, _) => {
-                    return self.drop(packet, DropReason::Policed, contract.slot, judged.counted, pool, table);
-                }
-                (Action::Remark, Some(headers)) => {
-                    if remark(umem.bytes_mut(&mut packet.frame), headers, contract.marking) {
-                        counters.remarked.add(counted);
+        let (slot, counted) = (contract.slot, judged.counted);
+        if judged.half == Half::Nonconforming {
+            match (contract.action, judged.family) {
+                (Action::Drop, _) => return self.drop(packet, DropReason::Policed, slot, counted, pool, cells),
+                (Action::Remark, Some(family)) => {
+                    let bytes = umem.bytes_mut(&mut packet.frame);
+                    if remark(bytes, judged.l3_offset, family, contract.marking) {
+                        cells.excess(slot).remarked.add(Amount::one(counted));
                     }
                 }
                 (Action::Remark | Action::Queue, _) => {}
             }
             if pool.is_low() {
-                return self.drop(
-                    packet,
-                    DropReason::FramesLow,
-                    contract.slot,
-                    judged.counted,
-                    pool,
-                    table,
-                );
+                return self.drop(packet, DropReason::FramesLow, slot, counted, pool, cells);
             }
         }
+        let wire_len = packet.wire_len;
         let entry = Entry {
-            bytes: judged.counted,
+            bytes: counted,
             enqueued: now,
-            drop_first: outcome.color == Color::Red,
-            ecn_capable: judged.headers.is_some_and(|headers| headers.ecn != 0),
+            drop_first: judged.half == Half::Nonconforming && judged.color == Color::Red,
+            ecn_capable: judged.ecn_capable,
             item: Held {
                 packet,
-                slot: contract.slot,
+                slot,
                 l3_offset: judged.l3_offset,
-                family: judged.headers.map_or(Family::Ipv4, |headers| headers.family),
+                family: judged.family.unwrap_or(Family::Ipv4),
             },
         };
-        let wire_len = entry.item.packet.wire_len;
-        match self.rings.enqueue(outcome.half, contract.class.0, entry) {
+        match self.rings.enqueue(judged.half, contract.class.0, entry) {
             Ok(()) => self.counters.held.bytes += u64::from(wire_len),
             Err((entry, refused)) => {
                 let reason = match refused {
                     Refused::RingFull => DropReason::RingFull,
                     Refused::RedFirst => DropReason::RedFirst,
                 };
-                self.drop(entry.item.packet, reason, contract.slot, judged.counted, pool, table);
+                self.drop(entry.item.packet, reason, slot, counted, pool, cells);
             }
         }
     }
@@ -381,41 +411,56 @@ impl Path {
         slot: SlotId,
         counted: u32,
         pool: &mut FramePool,
-        table: &ContractTable,
+        cells: WorkerCells<'_>,
     ) {
         self.counters.drop(reason, packet.wire_len);
-        table
-            .cells
-            .counters(self.worker, slot)
-            .dropped(reason)
-            .add(Amount::one(counted));
+        cells.excess(slot).dropped(reason).add(Amount::one(counted));
         pool.put(packet.frame);
     }
 }
 
+/// Packets and bytes of a batch.
 #[inline]
-fn outcome(judged: &Judged<'_>, cells: &Cells, now: Nanos) -> Outcome {
-    match &judged.contract.judge {
-        Judge::Always(half) => Outcome {
-            half: *half,
-            color: judged.arrived,
-        },
+fn amount(batch: &Batch) -> Amount {
+    let bytes = batch.iter().map(|packet| u64::from(packet.wire_len)).sum();
+    Amount {
+        packets: batch.len() as u64,
+        bytes,
+    }
+}
+
+/// Gives a packet its colour and half, and counts it.
+#[inline]
+fn meter(judged: &mut Judged, contract: &Contract, cells: WorkerCells<'_>, now: Nanos) {
+    let cell = cells.cell(contract.slot);
+    judged.half = match &contract.judge {
+        Judge::Always(half) => *half,
         Judge::Meter(meter) => {
-            let color = meter.color(cells.buckets(judged.contract.slot), judged.counted, now, judged.arrived);
-            let half = if color == Color::Green {
+            let (bytes, arrived) = (judged.counted, judged.color);
+            judged.color = match cells.sharing(contract.slot) {
+                None => meter.color(&cell.purse, bytes, now, arrived),
+                Some(sharing) => meter.color_shared(sharing, &cell.purse, bytes, now, arrived),
+            };
+            if judged.color == Color::Green {
                 Half::Conforming
             } else {
                 Half::Nonconforming
-            };
-            Outcome { half, color }
+            }
         }
-    }
+    };
+    let counter = match judged.half {
+        Half::Conforming => &cell.conforming,
+        Half::Nonconforming => &cell.nonconforming,
+    };
+    counter.add(Amount::one(judged.counted));
 }
 
 /// Writes the marks of excess; says whether anything changed.
 #[inline]
-fn remark(bytes: &mut [u8], headers: &Headers, marking: Marking) -> bool {
-    let dscp = marking.dscp.is_some_and(|dscp| mark::set_dscp(bytes, headers, dscp));
+fn remark(bytes: &mut [u8], l3_offset: u16, family: Family, marking: Marking) -> bool {
+    let dscp = marking
+        .dscp
+        .is_some_and(|dscp| mark::set_dscp(bytes, l3_offset, family, dscp));
     let pcp = marking.pcp.is_some_and(|pcp| mark::set_pcp(bytes, pcp));
     dscp || pcp
 }
@@ -423,10 +468,12 @@ fn remark(bytes: &mut [u8], headers: &Headers, marking: Marking) -> bool {
 /// Fills in the transport checksum that a local sender has left to a device that has none. A device with checksum offload
 /// could be asked instead (`Umem::request_checksum`), but that takes Linux 6.11 and a driver that knows the request; this
 /// is right everywhere, and what leaves is valid for whoever reads it.
-#[inline]
-fn complete_checksum(umem: &Umem, packet: &mut Packet, headers: &Headers) {
-    if let Some(partial) = checksum::find_partial(umem.bytes(&packet.frame), headers) {
-        checksum::complete(umem.bytes_mut(&mut packet.frame), headers, partial);
+///
+/// The headers come by value, so that those of the caller can stay in registers.
+#[inline(never)]
+fn complete_checksum(umem: &Umem, packet: &mut Packet, headers: Headers) {
+    if let Some(partial) = checksum::find_partial(umem.bytes(&packet.frame), &headers) {
+        checksum::complete(umem.bytes_mut(&mut packet.frame), &headers, partial);
     }
 }
 
@@ -476,9 +523,10 @@ struct PortSink<'a, P> {
     umem: &'a Umem,
     pool: &'a mut FramePool,
     room: usize,
+    /// Taken by the port.
+    sent: Amount,
     counters: &'a mut PathCounters,
-    cells: &'a Cells,
-    worker: usize,
+    cells: WorkerCells<'a>,
 }
 
 impl<P: Port> Sink<Held> for PortSink<'_, P> {
@@ -490,17 +538,17 @@ impl<P: Port> Sink<Held> for PortSink<'_, P> {
     #[inline]
     fn send(&mut self, _half: Half, _ring: RingId, entry: Entry<Held>) {
         let held = entry.item;
-        let amount = Amount::one(held.packet.wire_len);
-        self.counters.held.bytes -= amount.bytes;
+        let wire_len = held.packet.wire_len;
         match self.port.tx(held.packet) {
             Ok(()) => {
                 self.room -= 1;
-                self.counters.forwarded += amount;
+                self.sent += Amount::one(wire_len);
             }
             // The port said it had room, so this cannot be; but no packet may vanish without a name even then.
             Err(packet) => {
                 self.room = 0;
-                self.counters.drop(DropReason::Device, packet.wire_len);
+                self.counters.held.bytes -= u64::from(wire_len);
+                self.counters.drop(DropReason::Device, wire_len);
                 self.pool.put(packet.frame);
             }
         }
@@ -521,8 +569,8 @@ impl<P: Port> Sink<Held> for PortSink<'_, P> {
         let held = entry.item;
         self.counters.held.bytes -= u64::from(held.packet.wire_len);
         self.counters.drop(DropReason::Codel, held.packet.wire_len);
-        let counters = self.cells.counters(self.worker, held.slot);
-        counters.dropped(DropReason::Codel).add(Amount::one(entry.bytes));
+        let counter = self.cells.excess(held.slot).dropped(DropReason::Codel);
+        counter.add(Amount::one(entry.bytes));
         self.pool.put(held.packet.frame);
     }
 }

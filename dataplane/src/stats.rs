@@ -1,7 +1,7 @@
 //! What a worker counts, and how others read it.
 //!
 //! Two kinds, both written by one worker only, so that counting is a plain load and store and never a locked instruction:
-//! - [`ContractCounters`], one set per contract and worker, read one by one;
+//! - a contract's [`Counter`]s, one set for each worker, read one by one (`cells.rs` keeps them);
 //! - [`PathCounters`], the ledger of one queue in one direction, kept in the worker and published between batches through a
 //!   [`Published`] block, so that a reader always sees one moment: received = forwarded + dropped + held.
 
@@ -119,20 +119,16 @@ impl Counter {
     }
 }
 
-/// What one worker did with the packets of one contract. `offered` is conforming + nonconforming, so it is not kept.
+/// What one worker did with the nonconforming packets of one contract.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
-pub struct ContractCounters {
-    /// Judged inside the entitlement.
-    pub conforming: Counter,
-    /// Judged above it.
-    pub nonconforming: Counter,
-    /// Of the nonconforming, those whose DSCP or PCP was changed.
+pub struct ExcessCounters {
+    /// Those whose DSCP or PCP was changed.
     pub remarked: Counter,
     dropped: [Counter; DropReason::ALL.len()],
 }
 
-impl ContractCounters {
+impl ExcessCounters {
     /// The counter of packets of this contract dropped for `reason`.
     #[inline]
     #[must_use]

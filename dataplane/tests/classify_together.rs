@@ -132,22 +132,22 @@ fn together_is_as_one_by_one() {
                 }
                 known.extend(&packets);
                 let now = Nanos(round * 1_000);
-                let placed = packets.iter().map(|parsed| match parsed {
-                    Parsed::Ip(headers) => (parsed, together.place(headers)),
-                    Parsed::Other { .. } => (parsed, None),
-                });
-                let placed: Vec<_> = placed.collect();
-                let judged: ArrayVec<_, 16> = together.classify_few(table, placed.into_iter(), now);
-                assert_eq!(judged.len(), count);
-                for (parsed, judged) in packets.iter().zip(judged) {
-                    let expected = match parsed {
-                        Parsed::Ip(headers) => {
-                            let place = alone.place(headers);
-                            alone.classify(table, headers, place, now).0
-                        }
-                        Parsed::Other { .. } => table.other[direction.index()],
-                    };
-                    assert_eq!(judged.0, expected, "round {round}: {parsed:?}");
+                let headers: Vec<&Headers> = packets
+                    .iter()
+                    .filter_map(|parsed| match parsed {
+                        Parsed::Ip(headers) if headers.fragment == Fragment::Whole => Some(headers),
+                        _ => None,
+                    })
+                    .collect();
+                let flows: Vec<_> = headers.iter().filter_map(|headers| together.flow(headers)).collect();
+                let asked = headers.iter().copied().zip(&flows);
+                let judged: ArrayVec<_, 16> = together.classify_few(table, asked);
+                assert_eq!(judged.len(), headers.len());
+                for ((headers, flow), judged) in headers.iter().zip(&flows).zip(judged) {
+                    let expected = alone.classify(table, headers, alone.flow(headers).as_ref(), now);
+                    assert_eq!(judged, expected, "round {round}: {headers:?}");
+                    // Found again, unless others of the same group have pushed it out.
+                    assert!(together.known(table, flow).is_none_or(|known| known == judged));
                 }
             }
         }

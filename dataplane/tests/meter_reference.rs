@@ -1,8 +1,8 @@
-//! Meters against an exact reference: the RFCs' buckets in bytes, as rational numbers, filled eagerly at every arrival.
+//! Meters against an exact reference: the RFCs' purse in bytes, as rational numbers, filled eagerly at every arrival.
 //! No unit, no lazy refill and no packing is shared with what is tested.
 
 use dataplane::clock::Nanos;
-use dataplane::meter::{Buckets, Color, Meter, Profile};
+use dataplane::meter::{Color, Meter, Profile, Purse};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
 
@@ -264,7 +264,7 @@ fn config(cases: u32) -> Config {
 
 /// Plays `packets` to `meter` and its reference, from `start`; gives the green ones as `(time, bytes)`.
 fn play(numbers: Numbers, start: u64, packets: &[(Gap, u32, Color)]) -> Result<Vec<(u64, u32)>, TestCaseError> {
-    let (meter, buckets) = (numbers.meter(), Buckets::new());
+    let (meter, purse) = (numbers.meter(), Purse::new());
     let mut reference = Reference::new(numbers, start);
     let mut green = Vec::new();
     let mut now = start;
@@ -275,9 +275,9 @@ fn play(numbers: Numbers, start: u64, packets: &[(Gap, u32, Color)]) -> Result<V
         });
         let now = now.min(u64::MAX - 1);
         let expected = reference.color(bytes, now, arrived);
-        let found = meter.color(&buckets, bytes, Nanos(now), arrived);
+        let found = meter.color(&purse, bytes, Nanos(now), arrived);
         prop_assert_eq!(found, expected, "packet {} at {}", index, now);
-        let levels = meter.levels(&buckets, Nanos(now));
+        let levels = meter.levels(&purse, Nanos(now));
         prop_assert_eq!(levels.committed_bytes, reference.first.floor());
         if let Some(second_bytes) = levels.second_bytes {
             prop_assert_eq!(second_bytes, reference.second.floor());

@@ -1,7 +1,7 @@
-//! Meters over long runs, and under threads whose clocks disagree.
+//! Meters over long runs, and shared by threads whose clocks disagree.
 
 use dataplane::clock::Nanos;
-use dataplane::meter::{Buckets, Color, Meter, Profile};
+use dataplane::meter::{Buckets, Color, Levels, Meter, Profile, Purse};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
@@ -17,7 +17,7 @@ const RATES_BPS: [u64; 9] = [
     400_000_000_000,
 ];
 
-const THREADS: u64 = 8;
+const THREADS: usize = 8;
 const PACKETS_PER_THREAD: u64 = 20_000;
 /// A batch's time may be this much older than another's.
 const CLOCK_LAG_NS_MAX: u64 = 50_000;
@@ -30,13 +30,13 @@ fn long_runs_give_the_rate() {
         for bytes in [64_u64, 357, 1_500, 9_000] {
             let burst = 2 * bytes;
             let meter = Meter::new(Profile::token_bucket(rate, burst).unwrap(), false);
-            let buckets = Buckets::new();
+            let purse = Purse::new();
             let bits = u128::from(bytes) * 8_000_000_000;
             let mut green_bytes = 0_u64;
             let mut now = 0;
             for packet in 0..PACKETS {
                 now = (bits * u128::from(packet) / (2 * u128::from(rate))) as u64;
-                if meter.color(&buckets, bytes as u32, Nanos(now), Color::Green) == Color::Green {
+                if meter.color(&purse, bytes as u32, Nanos(now), Color::Green) == Color::Green {
                     green_bytes += bytes;
                 }
             }
@@ -67,25 +67,53 @@ struct Granted {
     yellow: u64,
 }
 
+/// A meter and its state for eight workers.
+struct Contract {
+    meter: Meter,
+    buckets: Buckets,
+    purses: [Purse; THREADS],
+}
+
+impl Contract {
+    fn new(profile: Profile) -> Self {
+        Self {
+            meter: Meter::new(profile, false),
+            buckets: Buckets::new(),
+            purses: std::array::from_fn(|_| Purse::new()),
+        }
+    }
+
+    fn color(&self, worker: usize, bytes: u64, now: u64) -> Color {
+        let sharing = self.buckets.among(THREADS);
+        self.meter
+            .color_shared(sharing, &self.purses[worker], bytes as u32, Nanos(now), Color::Green)
+    }
+
+    fn levels(&self, now: u64) -> Levels {
+        self.meter
+            .levels_shared(self.buckets.among(THREADS), self.purses.iter(), Nanos(now))
+    }
+}
+
 /// Eight workers that spend as fast as they can, each with its own late view of one clock that all push on. Gives what
 /// was granted and the last instant that anyone used.
-fn stress(meter: Meter, buckets: &Buckets, start: u64, step_ns: u64, seed: u64) -> (Granted, u64) {
+fn stress(contract: &Contract, start: u64, step_ns: u64, seed: u64) -> (Granted, u64) {
     println!("seed {seed}");
     let clock = AtomicU64::new(start);
     let newest = AtomicU64::new(start);
-    let worker = |index: u64| {
+    let worker = |index: usize| {
         let (clock, newest) = (&clock, &newest);
         move || {
-            let mut random = Random(seed << 8 | index);
+            let mut random = Random(seed << 8 | index as u64);
             let mut granted = Granted::default();
             for _ in 0..PACKETS_PER_THREAD {
                 let true_now = clock.fetch_add(random.between(0, step_ns), Ordering::Relaxed);
                 let now = true_now.saturating_sub(random.between(0, CLOCK_LAG_NS_MAX)).max(start);
                 newest.fetch_max(now, Ordering::Relaxed);
-                let bytes = random.between(64, 9_000) as u32;
-                match meter.color(buckets, bytes, Nanos(now), Color::Green) {
-                    Color::Green => granted.green += u64::from(bytes),
-                    Color::Yellow => granted.yellow += u64::from(bytes),
+                let bytes = random.between(64, 9_000);
+                match contract.color(index, bytes, now) {
+                    Color::Green => granted.green += bytes,
+                    Color::Yellow => granted.yellow += bytes,
                     Color::Red => {}
                 }
             }
@@ -109,42 +137,45 @@ fn accrued(rate_bps: u64, ns: u64) -> u64 {
     (u128::from(rate_bps) * u128::from(ns) / 8_000_000_000) as u64
 }
 
-/// What eight threads are granted and what is left are what was there and what has accrued, to the byte: a lost update
-/// would show as a surplus, a lost refill as a deficit.
+/// More than a worker may have borrowed: it makes the shared bucket begin to fill.
+const FIRST: u64 = 20_000;
+
+/// What eight threads are granted and what is left, in the bucket and in their credits, are what was there and what has
+/// accrued, to the byte: a lost update would show as a surplus, a lost refill as a deficit.
 #[test]
 fn eight_threads_get_the_entitlement_to_the_byte() {
     let (rate, burst, start) = (10_000_000_000, 1_000_000, 1_000_000_000);
     for seed in 0..4 {
-        let meter = Meter::new(Profile::token_bucket(rate, burst).unwrap(), false);
-        let buckets = Buckets::new();
-        assert_eq!(meter.color(&buckets, 0, Nanos(start), Color::Green), Color::Green);
+        let contract = Contract::new(Profile::token_bucket(rate, burst).unwrap());
+        assert_eq!(contract.levels(start).committed_bytes, burst);
+        assert_eq!(contract.color(0, FIRST, start), Color::Green);
         // 160,000 packets of 4.5 kB in 160 ms: some 36 Gbit/s.
-        let (granted, end) = stress(meter, &buckets, start, 2_000, seed);
-        let left = meter.levels(&buckets, Nanos(end)).committed_bytes;
-        assert_eq!(granted.green + left, burst + accrued(rate, end - start));
+        let (granted, end) = stress(&contract, start, 2_000, seed);
+        let left = contract.levels(end).committed_bytes;
+        assert_eq!(FIRST + granted.green + left, burst + accrued(rate, end - start));
     }
 }
 
 /// The same with all tokens reaching E by way of C's overflow, which moves in two steps.
 #[test]
 fn eight_threads_neither_lose_nor_double_overflow() {
-    let (rate, start) = (10_000_000_000, 1_000_000_000);
-    for (cbs, ebs) in [(0, 2_000_000_000), (1_500, 2_000_000_000)] {
-        let meter = Meter::new(Profile::sr_tcm(rate, cbs, ebs).unwrap(), false);
-        let buckets = Buckets::new();
+    const CREDIT: u64 = 65_536;
+    let (rate, ebs, start) = (10_000_000_000, 2_000_000_000, 1_000_000_000);
+    for cbs in [0, 1_500] {
+        let contract = Contract::new(Profile::sr_tcm(rate, cbs, ebs).unwrap());
         if cbs > 0 {
-            assert_eq!(
-                meter.color(&buckets, cbs as u32, Nanos(start), Color::Green),
-                Color::Green
-            );
+            assert_eq!(contract.color(0, cbs, start), Color::Green);
         }
-        assert_eq!(
-            meter.color(&buckets, ebs as u32, Nanos(start), Color::Green),
-            Color::Yellow
-        );
-        let (granted, end) = stress(meter, &buckets, start, 2_000, 11);
+        // Nobody can spend what others have borrowed.
+        for worker in 0..THREADS {
+            assert_eq!(contract.color(worker, CREDIT, start), Color::Yellow);
+        }
+        let unlent = ebs - THREADS as u64 * CREDIT;
+        assert_eq!(contract.color(0, unlent + 1, start), Color::Red);
+        assert_eq!(contract.color(0, unlent, start), Color::Yellow);
+        let (granted, end) = stress(&contract, start, 2_000, 11);
         // The last overflow still lies in C.
-        let levels = meter.levels(&buckets, Nanos(end));
+        let levels = contract.levels(end);
         let left = levels.committed_bytes + levels.second_bytes.unwrap();
         let total = granted.green + granted.yellow + left;
         assert!(
@@ -161,20 +192,19 @@ fn eight_threads_neither_lose_nor_double_overflow() {
 fn eight_threads_under_two_rates() {
     let (cir, pir, start) = (5_000_000_000, 10_000_000_000, 1_000_000_000);
     let (cbs, pbs) = (500_000, 800_000);
-    let meter = Meter::new(Profile::tr_tcm(cir, cbs, pir, pbs).unwrap(), false);
-    let buckets = Buckets::new();
-    assert_eq!(meter.color(&buckets, 0, Nanos(start), Color::Green), Color::Green);
-    let (granted, end) = stress(meter, &buckets, start, 2_000, 21);
-    let levels = meter.levels(&buckets, Nanos(end));
+    let contract = Contract::new(Profile::tr_tcm(cir, cbs, pir, pbs).unwrap());
+    assert_eq!(contract.color(0, FIRST, start), Color::Green);
+    let (mut granted, end) = stress(&contract, start, 2_000, 21);
+    granted.green += FIRST;
+    let levels = contract.levels(end);
     assert_eq!(granted.green + levels.committed_bytes, cbs + accrued(cir, end - start));
     assert_eq!(
         granted.green + granted.yellow + levels.second_bytes.unwrap(),
         pbs + accrued(pir, end - start)
     );
 
-    let meter = Meter::new(Profile::tr_tcm_4115(cir, cbs, pir, pbs).unwrap(), false);
-    let buckets = Buckets::new();
-    let (granted, end) = stress(meter, &buckets, start, 2_000, 22);
+    let contract = Contract::new(Profile::tr_tcm_4115(cir, cbs, pir, pbs).unwrap());
+    let (granted, end) = stress(&contract, start, 2_000, 22);
     assert!(granted.green <= cbs + accrued(cir, end - start));
     assert!(granted.yellow <= pbs + accrued(pir, end - start));
 }

@@ -1,7 +1,7 @@
 //! Meters against published vectors and against the sentences of the RFCs that are easy to get wrong.
 
 use dataplane::clock::Nanos;
-use dataplane::meter::{Buckets, Color, Levels, Meter, Profile};
+use dataplane::meter::{Color, Levels, Meter, Profile, Purse};
 
 use Color::{Green as G, Red as R, Yellow as Y};
 
@@ -14,10 +14,10 @@ const ARRIVALS: [Color; 3] = [G, Y, R];
 
 /// Sends one packet after another at one instant.
 fn colors(meter: Meter, packets: &[(u32, Color)]) -> Vec<Color> {
-    let buckets = Buckets::new();
+    let purse = Purse::new();
     packets
         .iter()
-        .map(|&(bytes, arrived)| meter.color(&buckets, bytes, Nanos(0), arrived))
+        .map(|&(bytes, arrived)| meter.color(&purse, bytes, Nanos(0), arrived))
         .collect()
 }
 
@@ -42,10 +42,10 @@ fn dpdk_published_colors() {
     for (name, profile) in profiles {
         let profile = profile.expect("the published numbers are valid");
         let one = |color_aware, bytes, arrived| {
-            let buckets = Buckets::new();
+            let purse = Purse::new();
             let meter = Meter::new(profile, color_aware);
-            assert_eq!(meter.levels(&buckets, Nanos(0)), levels(cbs, second));
-            meter.color(&buckets, bytes, Nanos::SECOND, arrived)
+            assert_eq!(meter.levels(&purse, Nanos(0)), levels(cbs, second));
+            meter.color(&purse, bytes, Nanos::SECOND, arrived)
         };
         for arrived in ARRIVALS {
             assert_eq!(
@@ -109,20 +109,20 @@ fn a_packet_of_exactly_the_level_fits() {
 #[test]
 fn a_packet_fits_at_the_first_instant_that_the_rate_allows() {
     let meter = Meter::new(Profile::token_bucket(8_000, 100).unwrap(), false);
-    let buckets = Buckets::new();
-    assert_eq!(meter.color(&buckets, 100, Nanos(5), G), G);
-    assert_eq!(meter.color(&buckets, 1, Nanos(5 + 999_999), G), R);
-    assert_eq!(meter.color(&buckets, 1, Nanos(5 + 1_000_000), G), G);
-    assert_eq!(meter.color(&buckets, 1, Nanos(5 + 1_000_000), G), R);
+    let purse = Purse::new();
+    assert_eq!(meter.color(&purse, 100, Nanos(5), G), G);
+    assert_eq!(meter.color(&purse, 1, Nanos(5 + 999_999), G), R);
+    assert_eq!(meter.color(&purse, 1, Nanos(5 + 1_000_000), G), G);
+    assert_eq!(meter.color(&purse, 1, Nanos(5 + 1_000_000), G), R);
 }
 
 #[test]
 fn what_a_color_costs() {
     let cost = |profile: Profile, color_aware, bytes, arrived| {
-        let buckets = Buckets::new();
+        let purse = Purse::new();
         let meter = Meter::new(profile, color_aware);
-        let color = meter.color(&buckets, bytes, Nanos(7), arrived);
-        (color, meter.levels(&buckets, Nanos(7)))
+        let color = meter.color(&purse, bytes, Nanos(7), arrived);
+        (color, meter.levels(&purse, Nanos(7)))
     };
     let sr_tcm = Profile::sr_tcm(CIR, 1_000, 2_000).unwrap();
     let tr_tcm = Profile::tr_tcm(CIR, 1_000, PIR, 2_000).unwrap();
@@ -163,47 +163,47 @@ fn two_rates_ask_the_peak_first() {
 fn single_rate_overflow_goes_to_the_excess_bucket() {
     let rate = 8_000_000; // one byte per microsecond
     let meter = Meter::new(Profile::sr_tcm(rate, 1_000, 500).unwrap(), false);
-    let buckets = Buckets::new();
+    let purse = Purse::new();
     let after = |us: u64| Nanos(us * 1_000);
-    assert_eq!(meter.color(&buckets, 1_000, after(0), G), G);
-    assert_eq!(meter.color(&buckets, 500, after(0), G), Y);
-    assert_eq!(meter.levels(&buckets, after(0)), levels(0, 0));
-    assert_eq!(meter.levels(&buckets, after(900)), levels(900, 0));
-    assert_eq!(meter.levels(&buckets, after(1_200)), levels(1_000, 200));
+    assert_eq!(meter.color(&purse, 1_000, after(0), G), G);
+    assert_eq!(meter.color(&purse, 500, after(0), G), Y);
+    assert_eq!(meter.levels(&purse, after(0)), levels(0, 0));
+    assert_eq!(meter.levels(&purse, after(900)), levels(900, 0));
+    assert_eq!(meter.levels(&purse, after(1_200)), levels(1_000, 200));
     // A green packet moves the overflow, it does not drop it.
-    assert_eq!(meter.color(&buckets, 10, after(1_200), G), G);
-    assert_eq!(meter.levels(&buckets, after(1_200)), levels(990, 200));
-    assert_eq!(meter.levels(&buckets, after(1_210)), levels(1_000, 200));
+    assert_eq!(meter.color(&purse, 10, after(1_200), G), G);
+    assert_eq!(meter.levels(&purse, after(1_200)), levels(990, 200));
+    assert_eq!(meter.levels(&purse, after(1_210)), levels(1_000, 200));
     // Long idle fills both, and nothing above.
-    assert_eq!(meter.levels(&buckets, after(1_000_000_000)), levels(1_000, 500));
-    assert_eq!(meter.color(&buckets, 1_001, after(1_000_000_000), G), R);
-    assert_eq!(meter.color(&buckets, 1_000, after(1_000_000_000), G), G);
-    assert_eq!(meter.color(&buckets, 500, after(1_000_000_000), G), Y);
-    assert_eq!(meter.color(&buckets, 1, after(1_000_000_000), G), R);
+    assert_eq!(meter.levels(&purse, after(1_000_000_000)), levels(1_000, 500));
+    assert_eq!(meter.color(&purse, 1_001, after(1_000_000_000), G), R);
+    assert_eq!(meter.color(&purse, 1_000, after(1_000_000_000), G), G);
+    assert_eq!(meter.color(&purse, 500, after(1_000_000_000), G), Y);
+    assert_eq!(meter.color(&purse, 1, after(1_000_000_000), G), R);
 }
 
 /// Packets larger than CBS live on E alone, which C's overflow fills at the full rate: also when C was never taken from.
 #[test]
 fn single_rate_oversize_packets_live_on_overflow() {
     let meter = Meter::new(Profile::sr_tcm(8_000_000, 100, 1_500).unwrap(), false);
-    let buckets = Buckets::new();
-    assert_eq!(meter.color(&buckets, 1_500, Nanos(0), G), Y);
+    let purse = Purse::new();
+    assert_eq!(meter.color(&purse, 1_500, Nanos(0), G), Y);
     for packet in 1..=1_000_u64 {
         let due = packet * 1_500_000;
-        assert_eq!(meter.color(&buckets, 1_500, Nanos(due - 1), G), R);
-        assert_eq!(meter.color(&buckets, 1_500, Nanos(due), G), Y);
+        assert_eq!(meter.color(&purse, 1_500, Nanos(due - 1), G), R);
+        assert_eq!(meter.color(&purse, 1_500, Nanos(due), G), Y);
     }
     let now = Nanos(1_000 * 1_500_000);
-    assert_eq!(meter.levels(&buckets, now), levels(100, 0));
+    assert_eq!(meter.levels(&purse, now), levels(100, 0));
 }
 
 #[test]
 fn single_rate_with_one_burst_of_zero() {
     let only_excess = Meter::new(Profile::sr_tcm(8_000_000, 0, 1_000).unwrap(), false);
-    let buckets = Buckets::new();
-    assert_eq!(only_excess.color(&buckets, 1_000, Nanos(0), G), Y);
-    assert_eq!(only_excess.color(&buckets, 1, Nanos(999), G), R);
-    assert_eq!(only_excess.color(&buckets, 1, Nanos(1_000), G), Y);
+    let purse = Purse::new();
+    assert_eq!(only_excess.color(&purse, 1_000, Nanos(0), G), Y);
+    assert_eq!(only_excess.color(&purse, 1, Nanos(999), G), R);
+    assert_eq!(only_excess.color(&purse, 1, Nanos(1_000), G), Y);
     let only_committed = Meter::new(Profile::sr_tcm(8_000_000, 1_000, 0).unwrap(), false);
     assert_eq!(colors(only_committed, &[(1_000, G), (1, G)]), [G, R]);
 }
@@ -211,23 +211,23 @@ fn single_rate_with_one_burst_of_zero() {
 #[test]
 fn excess_rate_of_zero_is_one_allowance() {
     let meter = Meter::new(Profile::tr_tcm_4115(8_000, 100, 0, 300).unwrap(), true);
-    let buckets = Buckets::new();
+    let purse = Purse::new();
     let day = Nanos(86_400_000_000_000);
-    assert_eq!(meter.color(&buckets, 300, Nanos(0), Y), Y);
-    assert_eq!(meter.color(&buckets, 1, day, Y), R);
-    assert_eq!(meter.color(&buckets, 100, day, G), G);
+    assert_eq!(meter.color(&purse, 300, Nanos(0), Y), Y);
+    assert_eq!(meter.color(&purse, 1, day, Y), R);
+    assert_eq!(meter.color(&purse, 100, day, G), G);
 }
 
 #[test]
 fn a_clock_that_goes_back_grants_nothing() {
     let meter = Meter::new(Profile::token_bucket(8_000_000, 1_000).unwrap(), false);
-    let buckets = Buckets::new();
-    assert_eq!(meter.color(&buckets, 1_000, Nanos(1_000_000), G), G);
-    assert_eq!(meter.color(&buckets, 1, Nanos(0), G), R);
-    assert_eq!(meter.color(&buckets, 1, Nanos(1_000_999), G), R);
-    assert_eq!(meter.color(&buckets, 500, Nanos(1_500_000), G), G);
+    let purse = Purse::new();
+    assert_eq!(meter.color(&purse, 1_000, Nanos(1_000_000), G), G);
+    assert_eq!(meter.color(&purse, 1, Nanos(0), G), R);
+    assert_eq!(meter.color(&purse, 1, Nanos(1_000_999), G), R);
+    assert_eq!(meter.color(&purse, 500, Nanos(1_500_000), G), G);
     assert_eq!(
-        meter.color(&buckets, 1, Nanos(1_200_000), G),
+        meter.color(&purse, 1, Nanos(1_200_000), G),
         R,
         "500 us were already granted"
     );
@@ -245,19 +245,19 @@ fn extremes_saturate() {
         Profile::tr_tcm_4115(rate, burst, rate, burst),
     ] {
         let meter = Meter::new(profile.unwrap(), false);
-        let buckets = Buckets::new();
+        let purse = Purse::new();
         for now in [0, year, 500 * year, u64::MAX - 1, u64::MAX, u64::MAX] {
-            assert_eq!(meter.color(&buckets, u32::MAX, Nanos(now), G), R);
-            assert_eq!(meter.levels(&buckets, Nanos(now)).committed_bytes, burst, "at {now}");
+            assert_eq!(meter.color(&purse, u32::MAX, Nanos(now), G), R);
+            assert_eq!(meter.levels(&purse, Nanos(now)).committed_bytes, burst, "at {now}");
             if now < u64::MAX - 1 {
-                assert_eq!(meter.color(&buckets, burst as u32, Nanos(now), G), G);
-                assert!(meter.levels(&buckets, Nanos(now)).committed_bytes <= 50, "at {now}");
-                assert_eq!(meter.color(&buckets, 0, Nanos(now), G), G);
+                assert_eq!(meter.color(&purse, burst as u32, Nanos(now), G), G);
+                assert!(meter.levels(&purse, Nanos(now)).committed_bytes <= 50, "at {now}");
+                assert_eq!(meter.color(&purse, 0, Nanos(now), G), G);
             }
         }
         // A drained bucket at the end of time is drained, not fresh again.
-        assert_eq!(meter.color(&buckets, burst as u32, Nanos(u64::MAX), G), G);
-        assert_ne!(meter.color(&buckets, burst as u32, Nanos(u64::MAX), R), G);
+        assert_eq!(meter.color(&purse, burst as u32, Nanos(u64::MAX), G), G);
+        assert_ne!(meter.color(&purse, burst as u32, Nanos(u64::MAX), R), G);
     }
 }
 
@@ -265,22 +265,22 @@ fn extremes_saturate() {
 fn a_new_burst_clamps_and_a_new_rate_needs_nothing() {
     let old = Meter::new(Profile::sr_tcm(8_000_000, 1_000, 2_000).unwrap(), false);
     let new = Meter::new(Profile::sr_tcm(80_000_000, 600, 300).unwrap(), false);
-    let buckets = Buckets::new();
-    assert_eq!(old.color(&buckets, 100, Nanos(0), G), G);
+    let purse = Purse::new();
+    assert_eq!(old.color(&purse, 100, Nanos(0), G), G);
     assert_eq!(
-        new.levels(&buckets, Nanos(0)),
+        new.levels(&purse, Nanos(0)),
         levels(600, 300),
         "cut, without running over"
     );
-    assert_eq!(new.color(&buckets, 600, Nanos(0), G), G);
-    assert_eq!(new.color(&buckets, 300, Nanos(0), G), Y);
-    assert_eq!(new.color(&buckets, 10, Nanos(999), G), R);
-    assert_eq!(new.color(&buckets, 10, Nanos(1_000), G), G);
+    assert_eq!(new.color(&purse, 600, Nanos(0), G), G);
+    assert_eq!(new.color(&purse, 300, Nanos(0), G), Y);
+    assert_eq!(new.color(&purse, 10, Nanos(999), G), R);
+    assert_eq!(new.color(&purse, 10, Nanos(1_000), G), G);
     // Back to the large burst: the level grows by rate alone.
-    assert_eq!(old.levels(&buckets, Nanos(11_000)), levels(10, 0));
-    // Fresh buckets are full under whatever comes first.
-    assert_eq!(new.levels(&Buckets::new(), Nanos(3)), levels(600, 300));
-    assert_eq!(old.levels(&Buckets::new(), Nanos(3)), levels(1_000, 2_000));
+    assert_eq!(old.levels(&purse, Nanos(11_000)), levels(10, 0));
+    // Fresh purse are full under whatever comes first.
+    assert_eq!(new.levels(&Purse::new(), Nanos(3)), levels(600, 300));
+    assert_eq!(old.levels(&Purse::new(), Nanos(3)), levels(1_000, 2_000));
 }
 
 /// A burst that shrinks while C is full cuts C. What is cut must not reach E.
@@ -288,13 +288,13 @@ fn a_new_burst_clamps_and_a_new_rate_needs_nothing() {
 fn a_shrinking_burst_does_not_fill_the_excess_bucket() {
     let old = Meter::new(Profile::sr_tcm(8_000_000, 2_000, 2_000).unwrap(), false);
     let new = Meter::new(Profile::sr_tcm(8_000_000, 1_000, 2_000).unwrap(), false);
-    let buckets = Buckets::new();
-    assert_eq!(old.color(&buckets, 0, Nanos(0), G), G);
-    assert_eq!(old.color(&buckets, 2_000, Nanos(0), G), G);
-    assert_eq!(old.color(&buckets, 2_000, Nanos(0), G), Y);
-    assert_eq!(old.color(&buckets, 0, Nanos(2_000_000), G), G);
-    assert_eq!(old.levels(&buckets, Nanos(2_000_000)), levels(2_000, 0));
-    assert_eq!(new.levels(&buckets, Nanos(2_000_000)), levels(1_000, 0));
-    assert_eq!(new.color(&buckets, 1, Nanos(2_000_000), G), G);
-    assert_eq!(new.color(&buckets, 1_000, Nanos(2_000_000), G), R);
+    let purse = Purse::new();
+    assert_eq!(old.color(&purse, 0, Nanos(0), G), G);
+    assert_eq!(old.color(&purse, 2_000, Nanos(0), G), G);
+    assert_eq!(old.color(&purse, 2_000, Nanos(0), G), Y);
+    assert_eq!(old.color(&purse, 0, Nanos(2_000_000), G), G);
+    assert_eq!(old.levels(&purse, Nanos(2_000_000)), levels(2_000, 0));
+    assert_eq!(new.levels(&purse, Nanos(2_000_000)), levels(1_000, 0));
+    assert_eq!(new.color(&purse, 1, Nanos(2_000_000), G), G);
+    assert_eq!(new.color(&purse, 1_000, Nanos(2_000_000), G), R);
 }

@@ -59,7 +59,7 @@ fn every_dscp_pair_in_ipv4_equals_a_full_computation() {
             expected[15] = new << 2 | ecn;
             write_checksum(&mut expected[14..]);
             let at = headers(&bytes);
-            assert_eq!(set_dscp(&mut bytes, &at, dscp(new)), old != new);
+            assert_eq!(set_dscp(&mut bytes, at.l3_offset, at.family, dscp(new)), old != new);
             assert_eq!(bytes, expected, "{old} to {new}, ECN {ecn}");
         }
     }
@@ -72,7 +72,7 @@ fn every_dscp_pair_in_ipv6_leaves_all_else() {
             let packet = |dscp: u8| ethernet(&[(0x8100, 7)], 0x86dd, &ipv6(dscp << 2 | ecn, 17, &udp(1, 2, b"")));
             let mut bytes = packet(old);
             let at = headers(&bytes);
-            assert_eq!(set_dscp(&mut bytes, &at, dscp(new)), old != new);
+            assert_eq!(set_dscp(&mut bytes, at.l3_offset, at.family, dscp(new)), old != new);
             assert_eq!(bytes, packet(new), "{old} to {new}, ECN {ecn}");
         }
     }
@@ -97,7 +97,7 @@ fn both_zeros_of_ones_complement() {
         write_checksum(&mut becomes_zero);
         let mut bytes = ethernet(&[], 0x0800, &becomes_zero);
         let at = headers(&bytes);
-        assert!(set_dscp(&mut bytes, &at, dscp(new)));
+        assert!(set_dscp(&mut bytes, at.l3_offset, at.family, dscp(new)));
         assert_eq!(bytes[24..26], [0, 0], "{old} to {new}");
 
         for zero in [0x00, 0xff] {
@@ -106,7 +106,7 @@ fn both_zeros_of_ones_complement() {
             let mut expected = was_zero.clone();
             expected[15] = new << 2;
             write_checksum(&mut expected[14..]);
-            assert!(set_dscp(&mut was_zero, &at, dscp(new)));
+            assert!(set_dscp(&mut was_zero, at.l3_offset, at.family, dscp(new)));
             assert_eq!(was_zero, expected, "{old} to {new} from {zero:02x}");
         }
     }
@@ -123,7 +123,7 @@ fn a_wrong_checksum_stays_wrong_by_as_much() {
         let before = slow_checksum(&bytes[14..34]);
         let at = headers(&bytes);
         for new in [0, 4, 46, 63] {
-            set_dscp(&mut bytes, &at, dscp(new));
+            set_dscp(&mut bytes, at.l3_offset, at.family, dscp(new));
             assert_eq!(slow_checksum(&bytes[14..34]), before, "{checksum:04x}, {new}");
         }
     }
@@ -136,7 +136,7 @@ fn marking_changes_only_what_the_parser_calls_dscp() {
             continue;
         };
         let mut marked = bytes.clone();
-        let changed = set_dscp(&mut marked, &before, dscp(33));
+        let changed = set_dscp(&mut marked, before.l3_offset, before.family, dscp(33));
         assert_eq!(changed, before.dscp != dscp(33), "{description}");
         assert_eq!(
             headers(&marked),
@@ -146,8 +146,11 @@ fn marking_changes_only_what_the_parser_calls_dscp() {
             },
             "{description}"
         );
-        assert!(!set_dscp(&mut marked, &before, dscp(33)), "{description}: second time");
-        set_dscp(&mut marked, &before, before.dscp);
+        assert!(
+            !set_dscp(&mut marked, before.l3_offset, before.family, dscp(33)),
+            "{description}: second time"
+        );
+        set_dscp(&mut marked, before.l3_offset, before.family, before.dscp);
         assert_eq!(marked, bytes, "{description}: and back");
     }
 }
@@ -199,7 +202,7 @@ fn nothing_is_written_beyond_a_short_packet() {
     let at = headers(&whole);
     for len in 0..at.l3_offset + 12 {
         let mut bytes = whole[..usize::from(len)].to_vec();
-        assert!(!set_dscp(&mut bytes, &at, dscp(7)));
+        assert!(!set_dscp(&mut bytes, at.l3_offset, at.family, dscp(7)));
         assert!(!set_ce(&mut bytes, at.l3_offset, at.family));
         assert_eq!(bytes, whole[..usize::from(len)]);
         assert_eq!(set_pcp(&mut bytes, pcp(1)), len >= 16);

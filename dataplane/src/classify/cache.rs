@@ -4,7 +4,7 @@
 //! the table it came from, so a new table empties the cache without touching it. Two entries share a place; the older one
 //! goes. IPv4 and IPv6 are kept apart: a place for IPv4 is then one cache line instead of two. Memory is taken once.
 
-use std::hash::{BuildHasher, Hash};
+use std::hash::{BuildHasher, Hash, Hasher};
 
 use foldhash::fast::FixedState;
 
@@ -20,27 +20,40 @@ pub struct FlowCache {
     hash: FixedState,
 }
 
-/// Where a flow belongs in its cache.
+/// A flow as its cache knows it: everything that classification looks at, and where it belongs.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct Flow {
     pair: usize,
-    family: Family,
+    key: Key,
 }
 
-/// Everything that classification looks at, as it stands in an IPv4 packet.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
-struct Ipv4Key {
-    addresses: [u32; 2],
-    ports: u32,
-    rest: u32,
+#[derive(Clone, Copy, Debug)]
+enum Key {
+    Ipv4(Ipv4Key),
+    Ipv6(Ipv6Key),
 }
+
+/// Everything that classification looks at in an IPv4 packet: addresses; ports and the rest. In words, because words
+/// are what hashing and comparing cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Ipv4Key([u64; 2]);
 
 /// The same of an IPv6 packet.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
-struct Ipv6Key {
-    addresses: [u64; 4],
-    ports: u32,
-    rest: u32,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Ipv6Key([u64; 5]);
+
+impl Hash for Ipv4Key {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.iter().for_each(|word| state.write_u64(*word));
+    }
+}
+
+impl Hash for Ipv6Key {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.iter().for_each(|word| state.write_u64(*word));
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -79,63 +92,62 @@ impl FlowCache {
         }
     }
 
-    /// Where the flow of a packet belongs; `None` for fragments, whose service is not in their own headers alone.
+    /// The flow of a packet; `None` for fragments, whose service is not in their own headers alone.
     #[inline]
     #[must_use]
-    pub fn place(&self, headers: &Headers) -> Option<Place> {
+    pub fn flow(&self, headers: &Headers) -> Option<Flow> {
         if headers.fragment != Fragment::Whole {
             return None;
         }
-        let family = headers.family;
-        let hash = match family {
-            Family::Ipv4 => self.hash.hash_one(Ipv4Key::of(headers)),
-            Family::Ipv6 => self.hash.hash_one(Ipv6Key::of(headers)),
+        let (hash, key) = match headers.family {
+            Family::Ipv4 => {
+                let key = Ipv4Key::of(headers);
+                (self.hash.hash_one(key), Key::Ipv4(key))
+            }
+            Family::Ipv6 => {
+                let key = Ipv6Key::of(headers);
+                (self.hash.hash_one(key), Key::Ipv6(key))
+            }
         };
         let pair = hash as usize & (self.ipv4.len() - 1);
-        Some(Place { pair, family })
+        Some(Flow { pair, key })
     }
 
-    /// Begins to load what is at `place`.
+    /// Begins to load what is known of `flow`.
     #[inline]
-    pub fn prefetch(&self, place: Place) {
-        match place.family {
-            Family::Ipv4 => prefetch(&self.ipv4[place.pair]),
-            Family::Ipv6 => {
-                let Pair([newer, older]) = &self.ipv6[place.pair];
+    pub fn prefetch(&self, flow: &Flow) {
+        match flow.key {
+            Key::Ipv4(_) => prefetch(&self.ipv4[flow.pair]),
+            Key::Ipv6(_) => {
+                let Pair([newer, older]) = &self.ipv6[flow.pair];
                 prefetch(newer);
                 prefetch(older);
             }
         }
     }
 
-    /// What table `generation` said about the packet's flow, if it is still at its `place`.
+    /// What table `generation` said about `flow`, if it is still there.
     #[inline]
     #[must_use]
-    pub fn get(&self, place: Place, headers: &Headers, generation: u64) -> Option<(ContractIndex, Color)> {
-        match place.family {
-            Family::Ipv4 => self.ipv4[place.pair].get(Ipv4Key::of(headers), generation),
-            Family::Ipv6 => self.ipv6[place.pair].get(Ipv6Key::of(headers), generation),
+    pub fn get(&self, flow: &Flow, generation: u64) -> Option<(ContractIndex, Color)> {
+        match flow.key {
+            Key::Ipv4(key) => self.ipv4[flow.pair].get(key, generation),
+            Key::Ipv6(key) => self.ipv6[flow.pair].get(key, generation),
         }
     }
 
-    /// Keeps what table `generation` (from 1) said about the packet's flow.
+    /// Keeps what table `generation` (from 1) said about `flow`.
     #[inline]
-    pub fn put(
-        &mut self,
-        place: Place,
-        headers: &Headers,
-        generation: u64,
-        (contract, arrived): (ContractIndex, Color),
-    ) {
-        match place.family {
-            Family::Ipv4 => self.ipv4[place.pair].put(Entry {
-                key: Ipv4Key::of(headers),
+    pub fn put(&mut self, flow: &Flow, generation: u64, (contract, arrived): (ContractIndex, Color)) {
+        match flow.key {
+            Key::Ipv4(key) => self.ipv4[flow.pair].put(Entry {
+                key,
                 generation,
                 contract,
                 arrived,
             }),
-            Family::Ipv6 => self.ipv6[place.pair].put(Entry {
-                key: Ipv6Key::of(headers),
+            Key::Ipv6(key) => self.ipv6[flow.pair].put(Entry {
+                key,
                 generation,
                 contract,
                 arrived,
@@ -175,39 +187,37 @@ fn empty<K: Copy + Default>(pairs: usize) -> Box<[Pair<K>]> {
 impl Ipv4Key {
     #[inline]
     fn of(headers: &Headers) -> Self {
-        let (ports, rest) = ports_and_rest(headers);
         // `Headers` keeps IPv4 addresses in the low 32 bits.
-        Self {
-            addresses: [headers.src as u32, headers.dst as u32],
-            ports,
-            rest,
-        }
+        Self([
+            u64::from(headers.src as u32) << 32 | u64::from(headers.dst as u32),
+            ports_and_rest(headers),
+        ])
     }
 }
 
 impl Ipv6Key {
     #[inline]
     fn of(headers: &Headers) -> Self {
-        let (ports, rest) = ports_and_rest(headers);
         let [src, dst] = [headers.src, headers.dst];
-        Self {
-            addresses: [(src >> 64) as u64, src as u64, (dst >> 64) as u64, dst as u64],
-            ports,
-            rest,
-        }
+        Self([
+            (src >> 64) as u64,
+            src as u64,
+            (dst >> 64) as u64,
+            dst as u64,
+            ports_and_rest(headers),
+        ])
     }
 }
 
-/// Ports, and protocol, DSCP, PCP and whether there are ports, packed.
+/// Ports, protocol, DSCP, PCP and whether there are ports, packed.
 #[inline]
-fn ports_and_rest(headers: &Headers) -> (u32, u32) {
+fn ports_and_rest(headers: &Headers) -> u64 {
     let (ports, has_ports) = match headers.ports {
-        Some(ports) => (u32::from(ports.src) << 16 | u32::from(ports.dst), 1),
+        Some(ports) => (u64::from(ports.src) << 16 | u64::from(ports.dst), 1),
         None => (0, 0),
     };
-    let pcp = headers.pcp.map_or(8, |pcp| u32::from(pcp.get()));
-    let rest = u32::from(headers.protocol) | u32::from(headers.dscp.get()) << 8 | pcp << 16 | has_ports << 24;
-    (ports, rest)
+    let pcp = headers.pcp.map_or(8, |pcp| u64::from(pcp.get()));
+    ports << 32 | u64::from(headers.protocol) | u64::from(headers.dscp.get()) << 8 | pcp << 16 | has_ports << 24
 }
 
 #[cfg(test)]
@@ -234,12 +244,12 @@ mod tests {
     }
 
     fn get(cache: &FlowCache, headers: &Headers, generation: u64) -> Option<(ContractIndex, Color)> {
-        cache.get(cache.place(headers).unwrap(), headers, generation)
+        cache.get(&cache.flow(headers).unwrap(), generation)
     }
 
     fn put(cache: &mut FlowCache, headers: &Headers, generation: u64, contract: u32, arrived: Color) {
-        let place = cache.place(headers).unwrap();
-        cache.put(place, headers, generation, (ContractIndex(contract), arrived));
+        let flow = cache.flow(headers).unwrap();
+        cache.put(&flow, generation, (ContractIndex(contract), arrived));
     }
 
     #[test]

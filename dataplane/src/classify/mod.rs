@@ -17,7 +17,7 @@ mod service;
 mod tables;
 mod tree;
 
-pub use cache::{FLOWS, FlowCache, Place};
+pub use cache::{FLOWS, Flow, FlowCache};
 pub use service::{PortRange, ServiceId};
 pub use tables::{Classifier, ClassifierBuilder, ContractKey, SegmentId};
 pub use tree::TooLarge;
@@ -30,7 +30,7 @@ use crate::clock::Nanos;
 use crate::contract::{ClassId, ClassMap, ContractIndex, ContractTable, Direction};
 use crate::fragment::{FragmentKey, FragmentTable};
 use crate::meter::Color;
-use crate::packet::{Fragment, Headers, Parsed};
+use crate::packet::{Fragment, Headers};
 
 /// One path's view of the classifier: the flow cache and the fragments seen.
 pub struct PathClassifier {
@@ -46,10 +46,8 @@ const FRAGMENTS: usize = 4_096;
 /// A packet that goes through the tables together with others, because its flow is not known.
 #[derive(Clone, Copy, Debug)]
 struct Miss<'a> {
-    /// Among the packets it came with.
-    position: usize,
     headers: &'a Headers,
-    place: Place,
+    flow: &'a Flow,
     class: ClassId,
     arrived: Color,
     search: Search,
@@ -69,115 +67,91 @@ impl PathClassifier {
         }
     }
 
-    /// First step of classifying: where the packet's flow may be known. `None`: a fragment.
+    /// First step of classifying: the packet's flow. `None`: a fragment.
     #[inline]
     #[must_use]
-    pub fn place(&self, headers: &Headers) -> Option<Place> {
-        self.cache.place(headers)
+    pub fn flow(&self, headers: &Headers) -> Option<Flow> {
+        self.cache.flow(headers)
     }
 
-    /// Second step: begins to load what is known at `place`, so that the third need not wait.
+    /// Second step: begins to load what is known of `flow`, so that the third need not wait.
     #[inline]
-    pub fn prefetch(&self, place: Place) {
-        self.cache.prefetch(place);
+    pub fn prefetch(&self, flow: &Flow) {
+        self.cache.prefetch(flow);
     }
 
-    /// Third step: the contract of a packet, and the colour it arrives with.
+    /// Third step: what `table` has said of an earlier packet of `flow`: its contract, and the colour it arrived with.
+    #[inline]
+    #[must_use]
+    pub fn known(&self, table: &ContractTable, flow: &Flow) -> Option<(ContractIndex, Color)> {
+        self.cache.get(flow, table.generation)
+    }
+
+    /// Fourth step, for what is not known: asks the tables, and remembers their answer.
     #[inline]
     pub fn classify(
         &mut self,
         table: &ContractTable,
         headers: &Headers,
-        place: Option<Place>,
+        flow: Option<&Flow>,
         now: Nanos,
     ) -> (ContractIndex, Color) {
-        let Some(place) = place else {
+        let Some(flow) = flow else {
             return self.classify_fragment(table, headers, now);
         };
-        if let Some(known) = self.cache.get(place, headers, table.generation) {
-            return known;
-        }
         let service = table.classifier.service(headers, self.direction);
         let judged = self.judge(&table.classes, &table.classifier, service, headers);
-        self.cache.put(place, headers, table.generation, judged);
+        self.cache.put(flow, table.generation, judged);
         judged
     }
 
-    /// The third step for up to `N` packets that go together: those whose flow is not known wait for large tables together,
-    /// not in turn. Packets that are not IP get the entry for these. The answers are in the order of the packets.
-    #[inline]
+    /// The fourth step for up to `N` packets whose flows are not known (fragments have none and go by themselves): they wait
+    /// for large tables together, not in turn. The answers are in the order of the packets.
+    #[inline(never)]
     pub fn classify_few<'a, const N: usize>(
         &mut self,
         table: &'a ContractTable,
-        packets: impl Iterator<Item = (&'a Parsed, Option<Place>)>,
-        now: Nanos,
+        packets: impl Iterator<Item = (&'a Headers, &'a Flow)>,
     ) -> ArrayVec<(ContractIndex, Color), N> {
-        let mut judged: ArrayVec<(ContractIndex, Color), N> = ArrayVec::new();
-        let mut misses: ArrayVec<Miss<'a>, N> = ArrayVec::new();
-        let other = (table.other[self.direction.index()], Color::Green);
-        for (parsed, place) in packets.take(N) {
-            let known = match (parsed, place) {
-                (Parsed::Other { .. }, _) => Some(other),
-                (Parsed::Ip(headers), None) => Some(self.classify_fragment(table, headers, now)),
-                (Parsed::Ip(headers), Some(_)) if !table.classifier.is_far() => {
-                    Some(self.classify(table, headers, place, now))
-                }
-                (Parsed::Ip(headers), Some(place)) => {
-                    let known = self.cache.get(place, headers, table.generation);
-                    if known.is_none() {
-                        misses.push(self.miss(table, headers, place, judged.len()));
-                    }
-                    known
-                }
-            };
-            judged.push(known.unwrap_or(other));
+        let classifier = &table.classifier;
+        let packets = packets.take(N);
+        if !classifier.is_far() {
+            let judged = packets.map(|(headers, flow)| self.classify(table, headers, Some(flow), Nanos::default()));
+            return judged.collect();
         }
-        if !misses.is_empty() {
-            self.resolve(table, &mut misses, &mut judged);
+        let mut misses: ArrayVec<Miss<'a>, N> =
+            packets.map(|(headers, flow)| self.miss(table, headers, flow)).collect();
+        // Each round of the loops reads what the one before has begun to load.
+        let mut searching = true;
+        while searching {
+            searching = false;
+            for miss in &mut misses {
+                searching |= !classifier.step(&mut miss.search);
+            }
         }
-        judged
+        for miss in &mut misses {
+            miss.entry = classifier.entry(&miss.search, miss.class, self.direction);
+        }
+        let judged = misses.iter().map(|miss| {
+            let contract = classifier.judge(miss.entry, miss.class, self.direction, miss.headers);
+            let found = (contract, miss.arrived);
+            self.cache.put(miss.flow, table.generation, found);
+            found
+        });
+        judged.collect()
     }
 
     /// Begins to look up a packet whose flow is not known.
     #[inline]
-    fn miss<'a>(&self, table: &'a ContractTable, headers: &'a Headers, place: Place, position: usize) -> Miss<'a> {
+    fn miss<'a>(&self, table: &'a ContractTable, headers: &'a Headers, flow: &'a Flow) -> Miss<'a> {
         let (class, arrived) = table.classes.class(headers.dscp, headers.pcp);
         Miss {
-            position,
             headers,
-            place,
+            flow,
             class,
             arrived,
             search: table.classifier.begin(headers, self.direction),
             entry: None,
-        }
-    }
-
-    /// Each round of the loops reads what the one before has begun to load. Out of line, so that the loop over known flows
-    /// stays small.
-    #[inline(never)]
-    fn resolve<'a>(
-        &mut self,
-        table: &'a ContractTable,
-        misses: &mut [Miss<'a>],
-        judged: &mut [(ContractIndex, Color)],
-    ) {
-        let classifier = &table.classifier;
-        let mut searching = true;
-        while searching {
-            searching = false;
-            for miss in misses.iter_mut() {
-                searching |= !classifier.step(&mut miss.search);
-            }
-        }
-        for miss in misses.iter_mut() {
-            miss.entry = classifier.entry(&miss.search, miss.class, self.direction);
-        }
-        for miss in misses {
-            let contract = classifier.judge(miss.entry, miss.class, self.direction, miss.headers);
-            let found = (contract, miss.arrived);
-            self.cache.put(miss.place, miss.headers, table.generation, found);
-            judged[miss.position] = found;
         }
     }
 

@@ -1,13 +1,17 @@
-//! One token bucket in one atomic word: `(level, at)`.
+//! One token bucket: what it holds, where it lies, and how a worker takes from it.
 //!
-//! `level` is in **bit-nanoseconds**: one byte is [`UNITS_PER_BYTE`] of them, and a rate of `r` bit/s adds exactly `r` of
+//! A level is in **bit-nanoseconds**: one byte is [`UNITS_PER_BYTE`] of them, and a rate of `r` bit/s adds exactly `r` of
 //! them per nanosecond. So refilling is one multiplication with no remainder to lose at any rate, and a level means the
 //! same under every rate: a new profile takes over the old level as it is. A burst of 2 GB is 1.6 × 10^19 units, which is
 //! what fits a `u64`.
 //!
-//! `at` is the instant up to which `level` is filled, in nanoseconds. It never goes back: an operation with an earlier
+//! `at` is the instant up to which the level is filled, in nanoseconds. It never goes back: an operation with an earlier
 //! `now` sees the bucket as of `at`, with nothing granted for the difference.
+//!
+//! The same four operations work on a bucket that is one worker's own ([`Own`]) and on one that workers share
+//! ([`Word`], with a [`Credit`] for each of them).
 
+use crate::sync::{AtomicU64, Ordering};
 use crate::word::{UNITS_PER_BYTE, Word};
 
 /// `at` of a bucket that nobody has taken from: full, whatever the burst turns out to be.
@@ -21,15 +25,29 @@ pub(super) struct Fill {
     pub(super) full: u64,
 }
 
+impl Fill {
+    /// The same rate into a bucket that is full earlier.
+    #[inline]
+    pub(super) fn less(self, units: u64) -> Self {
+        Self {
+            full: self.full - units,
+            ..self
+        }
+    }
+}
+
 /// A bucket's contents: full while [`FRESH`], else filled up to `at`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct State {
+pub(super) struct State {
     level: u64,
     at: u64,
 }
 
 impl State {
-    const FRESH: State = State { level: 0, at: FRESH };
+    const FRESH: State = State {
+        level: u64::MAX,
+        at: FRESH,
+    };
 
     fn unpack(word: u128) -> Self {
         Self {
@@ -74,10 +92,62 @@ impl State {
     }
 }
 
-#[derive(Debug)]
-pub(super) struct Bucket(Word);
+/// Where a bucket's state lies.
+pub(super) trait Place {
+    fn load(&self) -> State;
 
-impl Bucket {
+    /// Puts `new` in the place of `old`; the error is what is there instead.
+    fn replace(&self, old: State, new: State) -> Result<(), State>;
+}
+
+/// A place that one worker alone writes: plain loads and stores. Others may read; what they see can mix two states that
+/// are one packet apart.
+#[derive(Debug)]
+pub(super) struct Own {
+    level: AtomicU64,
+    at: AtomicU64,
+}
+
+impl Own {
+    pub(super) fn fresh() -> Self {
+        Self {
+            level: AtomicU64::new(State::FRESH.level),
+            at: AtomicU64::new(State::FRESH.at),
+        }
+    }
+
+    pub(super) fn refresh(&self) {
+        self.store(State::FRESH);
+    }
+
+    #[inline]
+    fn store(&self, state: State) {
+        self.level.store(state.level, Ordering::Relaxed);
+        self.at.store(state.at, Ordering::Relaxed);
+    }
+}
+
+impl Place for Own {
+    #[inline]
+    fn load(&self) -> State {
+        State {
+            level: self.level.load(Ordering::Relaxed),
+            at: self.at.load(Ordering::Relaxed),
+        }
+    }
+
+    #[inline]
+    fn replace(&self, _old: State, new: State) -> Result<(), State> {
+        self.store(new);
+        Ok(())
+    }
+}
+
+/// A place that all workers write, by compare-and-exchange.
+#[derive(Debug)]
+pub(super) struct Shared(Word);
+
+impl Shared {
     pub(super) fn fresh() -> Self {
         Self(Word::new(State::FRESH.pack()))
     }
@@ -85,27 +155,149 @@ impl Bucket {
     pub(super) fn refresh(&self) {
         self.0.store(State::FRESH.pack());
     }
+}
 
-    /// Takes `need` if the bucket holds it at `now`: "takes nothing" is the literal truth of a failure, which stores
-    /// nothing. The refill it has computed is not lost, because filling up to one instant and then to a later one gives
-    /// what filling at once gives.
+impl Place for Shared {
+    #[inline]
+    fn load(&self) -> State {
+        State::unpack(self.0.load())
+    }
+
+    #[inline]
+    fn replace(&self, old: State, new: State) -> Result<(), State> {
+        self.0.compare_exchange(old.pack(), new.pack()).map_err(State::unpack)
+    }
+}
+
+/// What a worker has borrowed ahead from a shared bucket, and how much it may.
+pub(super) trait Loan {
+    /// What is left of it, for a bucket that is full at `full`.
+    fn left(&self, full: u64) -> u64;
+
+    fn set(&self, left: u64);
+
+    /// The most that a worker holds.
+    fn most(&self, full: u64) -> u64;
+
+    /// The most that all workers hold together: so much less is in the bucket when it is full.
+    fn most_of_all(&self, full: u64) -> u64;
+}
+
+/// Nothing is borrowed ahead.
+pub(super) struct NoLoan;
+
+impl Loan for NoLoan {
+    #[inline]
+    fn left(&self, _full: u64) -> u64 {
+        0
+    }
+
+    #[inline]
+    fn set(&self, _left: u64) {}
+
+    #[inline]
+    fn most(&self, _full: u64) -> u64 {
+        0
+    }
+
+    #[inline]
+    fn most_of_all(&self, _full: u64) -> u64 {
+        0
+    }
+}
+
+/// A worker's credit with a shared bucket. It lies where an only worker would keep the level, and is written by its worker
+/// alone. One that was never used is full, as buckets begin.
+pub(super) struct Credit<'a> {
+    own: &'a Own,
+    workers_log2: u32,
+}
+
+impl<'a> Credit<'a> {
+    pub(super) fn new(own: &'a Own, workers_log2: u32) -> Self {
+        Self { own, workers_log2 }
+    }
+}
+
+impl Loan for Credit<'_> {
+    /// Cut to what may be held, which is less than before when the burst has shrunk.
+    #[inline]
+    fn left(&self, full: u64) -> u64 {
+        self.own.level.load(Ordering::Relaxed).min(self.most(full))
+    }
+
+    #[inline]
+    fn set(&self, left: u64) {
+        self.own.level.store(left, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn most(&self, full: u64) -> u64 {
+        credit_most(full, self.workers_log2)
+    }
+
+    #[inline]
+    fn most_of_all(&self, full: u64) -> u64 {
+        self.most(full) << self.workers_log2
+    }
+}
+
+/// Bytes that one worker borrows ahead at most. A contended exchange costs what some fifty packets' judgements cost; at
+/// 64 KiB even the smallest packets share it among a thousand, and more would only make bursts less exact.
+const CREDIT_BYTES_MAX: u64 = 65_536;
+
+/// Bytes of a bucket that nobody borrows ahead: the largest packet of networks with jumbo frames always fits if it would
+/// fit a bucket of one worker.
+const UNLENT_BYTES: u64 = 9_216;
+
+/// Of what is lent, all workers together hold at most this part of the burst: 2^-3.
+const LENT_LOG2: u32 = 3;
+
+/// The most that each of `2^workers_log2` workers borrows ahead from a bucket that is full at `full`.
+#[inline]
+pub(super) fn credit_most(full: u64, workers_log2: u32) -> u64 {
+    let share = full.saturating_sub(UNLENT_BYTES * UNITS_PER_BYTE) >> (LENT_LOG2 + workers_log2);
+    share.min(CREDIT_BYTES_MAX * UNITS_PER_BYTE)
+}
+
+/// Exchanges that a worker attempts before it lets a packet go without tokens. Each failure is another worker's success on
+/// the same contract, and workers succeed once in many packets.
+const ATTEMPTS: usize = 64;
+
+/// A bucket as one worker sees it.
+pub(super) struct Bucket<'a, P, L> {
+    pub(super) place: &'a P,
+    pub(super) loan: L,
+}
+
+impl<P: Place, L: Loan> Bucket<'_, P, L> {
+    /// Takes `need` if it is there at `now`. "Takes nothing" is the literal truth of a failure, which stores nothing. The
+    /// refill it has computed is not lost, because filling up to one instant and then to a later one gives what filling at
+    /// once gives.
     #[inline]
     pub(super) fn take(&self, fill: Fill, now: u64, need: u64) -> bool {
-        let mut word = self.0.load();
-        loop {
-            let (filled, _) = State::unpack(word).filled(fill, now);
-            if filled.level < need {
+        let left = self.loan.left(fill.full);
+        if left > 0 && need <= left {
+            self.loan.set(left - need);
+            return true;
+        }
+        let most = self.loan.most(fill.full);
+        let fill = self.unlent(fill);
+        let mut state = self.place.load();
+        for _ in 0..ATTEMPTS {
+            let (filled, _) = state.filled(fill, now);
+            let Some((level, left)) = pay(filled.level, left, need, most) else {
                 return false;
-            }
-            let taken = State {
-                level: filled.level - need,
-                at: filled.at,
             };
-            match self.0.compare_exchange(word, taken.pack()) {
-                Ok(()) => return true,
-                Err(newer) => word = newer,
+            match self.place.replace(state, State { level, at: filled.at }) {
+                Ok(()) => {
+                    self.loan.set(left);
+                    return true;
+                }
+                Err(newer) => state = newer,
             }
         }
+        false
     }
 
     /// As [`take`](Self::take), for a bucket whose overflow is somebody's: `(taken, overflow)`, where this caller and no
@@ -113,54 +305,101 @@ impl Bucket {
     /// and when the bucket is fresh (so that it runs over from now on).
     #[inline]
     pub(super) fn take_or_settle(&self, fill: Fill, now: u64, need: Option<u64>) -> (bool, u128) {
-        let mut word = self.0.load();
-        loop {
-            let state = State::unpack(word);
+        let left = self.loan.left(fill.full);
+        if let Some(need) = need
+            && left > 0
+            && need <= left
+        {
+            self.loan.set(left - need);
+            return (true, 0);
+        }
+        let most = self.loan.most(fill.full);
+        let fill = self.unlent(fill);
+        let mut state = self.place.load();
+        for _ in 0..ATTEMPTS {
             let (filled, overflow) = state.filled(fill, now);
-            let left = need.and_then(|need| filled.level.checked_sub(need));
-            if left.is_none() && overflow == 0 && state.at != FRESH {
+            let paid = need.and_then(|need| pay(filled.level, left, need, most));
+            if paid.is_none() && overflow == 0 && state.at != FRESH {
                 return (false, 0);
             }
-            let next = State {
-                level: left.unwrap_or(filled.level),
-                at: filled.at,
-            };
-            match self.0.compare_exchange(word, next.pack()) {
-                Ok(()) => return (left.is_some(), overflow),
-                Err(newer) => word = newer,
+            let level = paid.map_or(filled.level, |(level, _)| level);
+            match self.place.replace(state, State { level, at: filled.at }) {
+                Ok(()) => {
+                    if let Some((_, left)) = paid {
+                        self.loan.set(left);
+                    }
+                    return (paid.is_some(), overflow);
+                }
+                Err(newer) => state = newer,
             }
         }
+        (false, 0)
     }
 
     /// Adds `gift` up to the brim and then takes `need` if it is there, both in one step. Stores nothing when that would
     /// change nothing: a full bucket has no use for a gift, and a fresh one is full.
     #[inline]
     pub(super) fn give_and_take(&self, full: u64, now: u64, gift: u128, need: Option<u64>) -> bool {
-        let mut word = self.0.load();
-        loop {
-            let state = State::unpack(word);
-            let (held, _) = state.filled(Fill { rate_bps: 0, full }, now);
-            let level = (u128::from(held.level) + gift).min(u128::from(full)) as u64;
-            let left = need.and_then(|need| level.checked_sub(need));
-            let next = State {
-                level: left.unwrap_or(level),
-                at: held.at,
-            };
-            if left.is_none() && (next.level == state.level || state.at == FRESH) {
-                return false;
-            }
-            match self.0.compare_exchange(word, next.pack()) {
-                Ok(()) => return left.is_some(),
-                Err(newer) => word = newer,
+        let left = self.loan.left(full);
+        let by_credit = need.is_some_and(|need| left > 0 && need <= left);
+        if let Some(need) = need
+            && by_credit
+        {
+            self.loan.set(left - need);
+            if gift == 0 {
+                return true;
             }
         }
+        // What the credit has paid for is not asked of the bucket again.
+        let need = if by_credit { None } else { need };
+        let most = self.loan.most(full);
+        let fill = self.unlent(Fill { rate_bps: 0, full });
+        let mut state = self.place.load();
+        for _ in 0..ATTEMPTS {
+            let (held, _) = state.filled(fill, now);
+            let level = (u128::from(held.level) + gift).min(u128::from(fill.full)) as u64;
+            let paid = need.and_then(|need| pay(level, left, need, most));
+            if paid.is_none() && (level == state.level || state.at == FRESH) {
+                return by_credit;
+            }
+            let next = State {
+                level: paid.map_or(level, |(level, _)| level),
+                at: held.at,
+            };
+            match self.place.replace(state, next) {
+                Ok(()) => {
+                    if let Some((_, left)) = paid {
+                        self.loan.set(left);
+                    }
+                    return by_credit || paid.is_some();
+                }
+                Err(newer) => state = newer,
+            }
+        }
+        by_credit
     }
 
-    /// The level at `now` and what has run over since the last store; changes nothing.
-    pub(super) fn peek(&self, fill: Fill, now: u64) -> (u64, u128) {
-        let (filled, overflow) = State::unpack(self.0.load()).filled(fill, now);
-        (filled.level, overflow)
+    /// The part of the bucket that is never lent.
+    #[inline]
+    fn unlent(&self, fill: Fill) -> Fill {
+        fill.less(self.loan.most_of_all(fill.full))
     }
+}
+
+/// The level at `now`, and what has run over since the last store; changes nothing.
+pub(super) fn peek(place: &impl Place, fill: Fill, now: u64) -> (u64, u128) {
+    let (filled, overflow) = place.load().filled(fill, now);
+    (filled.level, overflow)
+}
+
+/// Pays `need` from `left` of a credit and then from `level` of the bucket, and borrows ahead up to `most` from what there
+/// is: what then is in the bucket, and in the credit. `None`: both together do not hold it.
+#[inline]
+fn pay(level: u64, left: u64, need: u64, most: u64) -> Option<(u64, u64)> {
+    let level = level.checked_sub(need.saturating_sub(left))?;
+    let unspent = left.saturating_sub(need);
+    let lent = most.saturating_sub(unspent).min(level);
+    Some((level - lent, unspent + lent))
 }
 
 /// `bytes` in bit-nanoseconds. Saturates above 2.3 GB, which no bucket holds, so such a packet never fits.

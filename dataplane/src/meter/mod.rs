@@ -1,37 +1,52 @@
 //! Meters: is this packet inside the entitlement?
 //!
-//! A [`Meter`] is numbers only, immutable, and part of a contract table. [`Buckets`] is the state, shared by all workers,
-//! and outlives the table. [`Meter::color`] brings them together, once per packet, with the batch's `now`. What a packet's
-//! size counts (IP packet, frame, or line) is for the caller; what follows from a colour is, too.
+//! A [`Meter`] is numbers only, immutable, and part of a contract table. Its state outlives the table: a [`Purse`] for each
+//! worker and, where there are several workers, [`Buckets`] that they share. [`Meter::color`] and [`Meter::color_shared`]
+//! bring them together, once per packet, with the batch's `now`. What a packet's size counts (IP packet, frame, or line) is
+//! for the caller; what follows from a colour is, too.
 //!
 //! # Exactness
 //!
 //! Levels are counted in bit-nanoseconds, in which a rate in bit/s times a time in ns is a whole number: nothing is
 //! rounded, at any rate. One worker alone, whose clock does not go back, gives exactly the colours of the RFC with tokens
-//! that accrue continuously. (The RFCs let whole tokens drip, at instants that they leave open.)
+//! that accrue continuously. (The RFCs let whole tokens drip, at instants that they leave open.) Its purse then is the
+//! buckets themselves, and judging takes no atomic instruction.
 //!
 //! # Many workers
 //!
-//! Each bucket is one 128-bit atomic word, changed by compare-and-exchange and by nothing else.
+//! ```text
+//!   burst = unlent part, one shared word, refilled by rate × time
+//!         + most × workers, each worker's own credit, refilled from the shared word when it is spent
+//! ```
 //!
-//! - *Progress*: lock-free. A failed exchange means that another worker's has succeeded, so some worker always gets on. A
-//!   packet costs one load and one exchange per bucket that it takes from; one that a bucket refuses costs one load.
-//! - *Ordering*: acquire and release, which only RFC 2697's pair of buckets needs (`word.rs` says why).
-//! - *Over-grant*: 0 bytes. The exchanges on a word are in one order, its time never goes back along this order, and each
-//!   takes what is there. So between any two instants of a bucket's time it gives at most its burst + rate × interval,
-//!   whatever the number of workers and however their clocks disagree. RFC 2698 and 4115 never need two buckets in one
+//! A worker pays from its credit, which nobody else touches. When that does not hold a packet, the worker refills the shared
+//! word to `now`, takes from it what is missing and as much again as its credit may hold (`most`), all in one
+//! compare-and-exchange. So the workers meet once in `most` bytes, and not at all on excess that both refuse, which only reads.
+//!
+//! - *Over-grant*: 0 bytes. All tokens that exist lie in the word or in a credit; the word holds at most burst − workers × most
+//!   and a credit at most `most`, so together never more than the burst. Tokens come into being only by an exchange that moves
+//!   the word's time forward, rate × the move, once. So between any two instants of the word's time all workers together
+//!   give at most burst + rate × interval, however their clocks disagree. RFC 2698 and 4115 never need two buckets in one
 //!   step: each packet asks them in the RFC's order and pays the first that decides.
-//! - *Under-grant*: at most rate × (the lag of a worker's `now`), for as long as it lags, because a batch of packets has the
-//!   time at which it was received. These tokens are late, not lost: the next `now` brings them.
+//! - *Under-grant*: what lies in other workers' credits is out of a worker's reach. Of the burst, that is at most
+//!   workers × `most` bytes ([`Meter::under_grant_bytes`]), at most 1/8 of it, and 0 with one worker. `most` leaves 9,216 bytes
+//!   unlent, so a packet that fits the burst of a small bucket still does. Of the rate it is nothing: a credit stays until
+//!   its worker spends it and is topped up only by what it lacks. Nothing is ever given back and nothing expires, so there is
+//!   no scan, no timer, and no hand-off.
+//! - *Late clocks*: a worker whose `now` is behind sees rate × lag less, for as long as it lags. These tokens are late, not lost.
+//! - *Progress*: a failed exchange means that another worker's has succeeded; after 64 of them in one packet, that packet goes
+//!   without tokens (an under-grant of its size). So there is no unbounded retry.
+//! - *Ordering*: acquire and release on the word, which only RFC 2697's pair of buckets needs (`word.rs` says why). Credits are
+//!   read by others for `status` only.
 //! - *RFC 2697's overflow* moves from C to E in two steps. Whoever moved C's time owes it to E and pays at once; until
-//!   then E is short of it and a packet may be red that would be yellow, never one that would be green. An overflow paid
-//!   late may also fit where E was full when it ran over. So of yellow (never of green) a worker can give up to one overflow,
+//!   then E is short of it and a packet may be red that would be yellow, never one that would be green. C runs over as soon as
+//!   its shared word is full, also while credits are not. So of yellow (never of green) a worker can give up to one overflow,
 //!   at most EBS, early or late; the total stays within CBS + EBS + CIR × time.
 //!
 //! # Reload
 //!
-//! A new meter on old buckets takes over the levels, cut to the new bursts. The time since a bucket was last taken from
-//! counts at the new rate, to the new burst at most; on a contract with traffic that is one packet's gap.
+//! A new meter on old buckets takes over the levels and credits, cut to the new bursts. The time since a bucket was last
+//! taken from counts at the new rate, to the new burst at most; on a contract with traffic that is one packet's gap.
 //!
 //! # Deviations
 //!
@@ -47,7 +62,7 @@ pub use profile::{BURST_BYTES_MAX, Profile, ProfileError, RATE_BPS};
 
 use crate::clock::Nanos;
 use crate::word::UNITS_PER_BYTE;
-use bucket::{Bucket, units};
+use bucket::{Bucket, Credit, Fill, Loan, NoLoan, Own, Place, Shared, credit_most, peek, units};
 use profile::Kind;
 
 /// What a meter says of a packet, and what an earlier one has said. Green is conforming; yellow and red are
@@ -62,21 +77,35 @@ pub enum Color {
     Red,
 }
 
-/// One contract's meter: a [`Profile`] and the mode. Immutable; a reload makes a new one and uses it on the old
-/// [`Buckets`].
+/// One contract's meter: a [`Profile`] and the mode. Immutable; a reload makes a new one and uses it on the old state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meter {
     profile: Profile,
     color_aware: bool,
 }
 
-/// The state of one contract's meter, shared by all workers: C in one word, the second bucket (E or P) in the other. On a
-/// cache line of its own, so that contracts do not disturb each other.
+/// What one worker holds of a contract's tokens: all of them if it is the only worker, else what it has borrowed ahead.
+/// Written by that worker alone.
+#[derive(Debug)]
+pub struct Purse {
+    committed: Own,
+    second: Own,
+}
+
+/// The tokens of a contract that several workers share: C in one word, the second bucket (E or P) in the other. On a cache
+/// line of its own, so that contracts do not disturb each other.
 #[derive(Debug)]
 #[repr(align(64))]
 pub struct Buckets {
-    committed: Bucket,
-    second: Bucket,
+    committed: Shared,
+    second: Shared,
+}
+
+/// Shared buckets, and by how many workers they are shared.
+#[derive(Clone, Copy, Debug)]
+pub struct Sharing<'a> {
+    buckets: &'a Buckets,
+    workers_log2: u32,
 }
 
 /// How full the buckets are, for `status`, in whole bytes.
@@ -88,24 +117,62 @@ pub struct Levels {
     pub second_bytes: Option<u64>,
 }
 
-const _: () = assert!(size_of::<Meter>() <= 64);
+const _: () = assert!(size_of::<Meter>() <= 48);
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Buckets>() == 64);
+#[cfg(not(loom))]
+const _: () = assert!(
+    size_of::<Purse>() == 32,
+    "half a cache line: counters take the other half"
+);
+
+impl Purse {
+    /// Full, whatever the burst of the first meter used on it.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            committed: Own::fresh(),
+            second: Own::fresh(),
+        }
+    }
+
+    /// Full again: for a contract that was away for some time and comes back. While it is away its worker does not use it.
+    pub fn reset(&self) {
+        self.committed.refresh();
+        self.second.refresh();
+    }
+}
+
+impl Default for Purse {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Buckets {
     /// Full, whatever the burst of the first meter used on them.
     #[must_use]
     pub fn new() -> Self {
         Self {
-            committed: Bucket::fresh(),
-            second: Bucket::fresh(),
+            committed: Shared::fresh(),
+            second: Shared::fresh(),
         }
     }
 
-    /// Full again: for a contract that was away for some time and comes back.
+    /// As [`Purse::reset`].
     pub fn reset(&self) {
         self.committed.refresh();
         self.second.refresh();
+    }
+
+    /// These buckets, shared by `workers` workers (more than one), each with a purse of its own.
+    #[inline]
+    #[must_use]
+    pub fn among(&self, workers: usize) -> Sharing<'_> {
+        Sharing {
+            buckets: self,
+            workers_log2: workers.next_power_of_two().trailing_zeros(),
+        }
     }
 }
 
@@ -128,48 +195,122 @@ impl Meter {
         self.profile.committed.rate_bps
     }
 
+    /// What a contract's burst can seem short of to one of `workers` workers, in bytes, because others hold it: the greater of
+    /// its two buckets' bounds.
+    #[must_use]
+    pub fn under_grant_bytes(&self, workers: usize) -> u64 {
+        if workers < 2 {
+            return 0;
+        }
+        let workers_log2 = workers.next_power_of_two().trailing_zeros();
+        let fulls = [self.profile.committed.full, self.profile.second.full];
+        let most = fulls.map(|full| credit_most(full, workers_log2) / UNITS_PER_BYTE);
+        workers as u64 * most[0].max(most[1])
+    }
+
     /// The colour of a packet of `bytes` (of the counted layer) that came at `now` with the colour `arrived`; takes from
-    /// `buckets` what that colour costs.
+    /// `purse` what that colour costs. For the only worker there is.
     #[inline]
     #[must_use]
-    pub fn color(&self, buckets: &Buckets, bytes: u32, now: Nanos, arrived: Color) -> Color {
-        let arrived = if self.color_aware { arrived } else { Color::Green };
-        match self.profile.kind {
-            Kind::TokenBucket => token_bucket(&self.profile, buckets, units(bytes), now.0, arrived),
-            Kind::SrTcm => sr_tcm(&self.profile, buckets, units(bytes), now.0, arrived),
-            Kind::TrTcm => tr_tcm(&self.profile, buckets, units(bytes), now.0, arrived),
-            Kind::TrTcm4115 => tr_tcm_4115(&self.profile, buckets, units(bytes), now.0, arrived),
+    pub fn color(&self, purse: &Purse, bytes: u32, now: Nanos, arrived: Color) -> Color {
+        self.judge(&own(&purse.committed), &own(&purse.second), bytes, now, arrived)
+    }
+
+    /// The same for one of several workers, with its own `purse`.
+    #[inline]
+    #[must_use]
+    pub fn color_shared(&self, sharing: Sharing<'_>, purse: &Purse, bytes: u32, now: Nanos, arrived: Color) -> Color {
+        let Sharing { buckets, workers_log2 } = sharing;
+        let committed = Bucket {
+            place: &buckets.committed,
+            loan: Credit::new(&purse.committed, workers_log2),
+        };
+        let second = Bucket {
+            place: &buckets.second,
+            loan: Credit::new(&purse.second, workers_log2),
+        };
+        self.judge(&committed, &second, bytes, now, arrived)
+    }
+
+    /// The levels of an only worker's `purse` at `now`, rounded down to bytes; takes nothing. While the worker runs, what is
+    /// read may be of slightly different instants.
+    #[must_use]
+    pub fn levels(&self, purse: &Purse, now: Nanos) -> Levels {
+        let Profile { committed, second, .. } = self.profile;
+        let (committed, overflow) = peek(&purse.committed, committed, now.0);
+        let (second, _) = peek(&purse.second, second, now.0);
+        self.rounded(committed, second, overflow)
+    }
+
+    /// The same for several workers, of whom these are all `purses`.
+    #[must_use]
+    pub fn levels_shared<'a>(
+        &self,
+        sharing: Sharing<'_>,
+        purses: impl Iterator<Item = &'a Purse>,
+        now: Nanos,
+    ) -> Levels {
+        let Profile { committed, second, .. } = self.profile;
+        let Sharing { buckets, workers_log2 } = sharing;
+        let (mut lent_of_committed, mut lent_of_second) = (0, 0);
+        for purse in purses {
+            lent_of_committed += Credit::new(&purse.committed, workers_log2).left(committed.full);
+            lent_of_second += Credit::new(&purse.second, workers_log2).left(second.full);
+        }
+        let unlent = |fill: Fill| fill.less(credit_most(fill.full, workers_log2) << workers_log2);
+        let (committed, overflow) = peek(&buckets.committed, unlent(committed), now.0);
+        let (second, _) = peek(&buckets.second, unlent(second), now.0);
+        self.rounded(committed + lent_of_committed, second + lent_of_second, overflow)
+    }
+
+    fn rounded(&self, committed: u64, second: u64, overflow: u128) -> Levels {
+        let second = match self.profile.kind {
+            Kind::TokenBucket => None,
+            Kind::SrTcm => Some((u128::from(second) + overflow).min(u128::from(self.profile.second.full)) as u64),
+            Kind::TrTcm | Kind::TrTcm4115 => Some(second),
+        };
+        Levels {
+            committed_bytes: committed / UNITS_PER_BYTE,
+            second_bytes: second.map(|level| level / UNITS_PER_BYTE),
         }
     }
 
-    /// The levels at `now`, rounded down to bytes; takes nothing. The two are read one after the other: while workers
-    /// run they may be of slightly different instants.
-    #[must_use]
-    pub fn levels(&self, buckets: &Buckets, now: Nanos) -> Levels {
-        let Profile {
-            kind,
-            committed,
-            second,
-        } = self.profile;
-        let (committed_level, overflow) = buckets.committed.peek(committed, now.0);
-        let (second_level, _) = buckets.second.peek(second, now.0);
-        let second_level = match kind {
-            Kind::TokenBucket => None,
-            Kind::SrTcm => Some((u128::from(second_level) + overflow).min(u128::from(second.full)) as u64),
-            Kind::TrTcm | Kind::TrTcm4115 => Some(second_level),
-        };
-        Levels {
-            committed_bytes: committed_level / UNITS_PER_BYTE,
-            second_bytes: second_level.map(|level| level / UNITS_PER_BYTE),
+    #[inline]
+    fn judge<P: Place, L: Loan>(
+        &self,
+        committed: &Bucket<'_, P, L>,
+        second: &Bucket<'_, P, L>,
+        bytes: u32,
+        now: Nanos,
+        arrived: Color,
+    ) -> Color {
+        let arrived = if self.color_aware { arrived } else { Color::Green };
+        let (need, now) = (units(bytes), now.0);
+        match self.profile.kind {
+            Kind::TokenBucket => token_bucket(&self.profile, committed, need, now, arrived),
+            Kind::SrTcm => sr_tcm(&self.profile, committed, second, need, now, arrived),
+            Kind::TrTcm => tr_tcm(&self.profile, committed, second, need, now, arrived),
+            Kind::TrTcm4115 => tr_tcm_4115(&self.profile, committed, second, need, now, arrived),
         }
     }
 }
 
+fn own(place: &Own) -> Bucket<'_, Own, NoLoan> {
+    Bucket { place, loan: NoLoan }
+}
+
 /// Two colours: what fits is green, what does not is red, as RFC 2697 with an EBS of 0. Colour-aware, only what comes
 /// green may stay green; the rest leaves as it came and takes nothing.
-fn token_bucket(profile: &Profile, buckets: &Buckets, need: u64, now: u64, arrived: Color) -> Color {
+#[inline]
+fn token_bucket<P: Place, L: Loan>(
+    profile: &Profile,
+    committed: &Bucket<'_, P, L>,
+    need: u64,
+    now: u64,
+    arrived: Color,
+) -> Color {
     match arrived {
-        Color::Green if buckets.committed.take(profile.committed, now, need) => Color::Green,
+        Color::Green if committed.take(profile.committed, now, need) => Color::Green,
         Color::Green => Color::Red,
         Color::Yellow | Color::Red => arrived,
     }
@@ -178,7 +319,15 @@ fn token_bucket(profile: &Profile, buckets: &Buckets, need: u64, now: u64, arriv
 /// RFC 2697 section 3. Filling: "If Tc is less than CBS, Tc is incremented by one, else if Te is less then EBS, Te is
 /// incremented by one, else neither Tc nor Te is incremented." So what runs over C goes to E, also while no packet is
 /// green.
-fn sr_tcm(profile: &Profile, buckets: &Buckets, need: u64, now: u64, arrived: Color) -> Color {
+#[inline]
+fn sr_tcm<P: Place, L: Loan>(
+    profile: &Profile,
+    committed: &Bucket<'_, P, L>,
+    second: &Bucket<'_, P, L>,
+    need: u64,
+    now: u64,
+    arrived: Color,
+) -> Color {
     // "the packet is red and neither Tc nor Te is decremented"
     if arrived == Color::Red {
         return Color::Red;
@@ -186,19 +335,16 @@ fn sr_tcm(profile: &Profile, buckets: &Buckets, need: u64, now: u64, arrived: Co
     // "If the packet has been precolored as green and Tc(t)-B >= 0, the packet is green and Tc is decremented by B down
     // to the minimum value of 0, else"
     let need_of_c = (arrived == Color::Green).then_some(need);
-    let (green, overflow) = buckets.committed.take_or_settle(profile.committed, now, need_of_c);
+    let (green, overflow) = committed.take_or_settle(profile.committed, now, need_of_c);
     if green {
         if overflow > 0 {
-            buckets.second.give_and_take(profile.second.full, now, overflow, None);
+            second.give_and_take(profile.second.full, now, overflow, None);
         }
         return Color::Green;
     }
     // "if the packet has been precolored as green or yellow and if Te(t)-B >= 0, the packets is yellow and Te is
     // decremented by B down to the minimum value of 0, else"
-    if buckets
-        .second
-        .give_and_take(profile.second.full, now, overflow, Some(need))
-    {
+    if second.give_and_take(profile.second.full, now, overflow, Some(need)) {
         Color::Yellow
     } else {
         Color::Red
@@ -207,14 +353,22 @@ fn sr_tcm(profile: &Profile, buckets: &Buckets, need: u64, now: u64, arrived: Co
 
 /// RFC 2698 section 3. P is asked first and C second, and whoever passes P pays P: so the two buckets need no common
 /// atomic step, and none is ever paid back.
-fn tr_tcm(profile: &Profile, buckets: &Buckets, need: u64, now: u64, arrived: Color) -> Color {
+#[inline]
+fn tr_tcm<P: Place, L: Loan>(
+    profile: &Profile,
+    committed: &Bucket<'_, P, L>,
+    second: &Bucket<'_, P, L>,
+    need: u64,
+    now: u64,
+    arrived: Color,
+) -> Color {
     // "If the packet has been precolored as red or if Tp(t)-B < 0, the packet is red, else"
-    if arrived == Color::Red || !buckets.second.take(profile.second, now, need) {
+    if arrived == Color::Red || !second.take(profile.second, now, need) {
         return Color::Red;
     }
     // "if the packet has been precolored as yellow or if Tc(t)-B < 0, the packet is yellow and Tp is decremented by B,
     // else the packet is green and both Tp and Tc are decremented by B."
-    if arrived == Color::Green && buckets.committed.take(profile.committed, now, need) {
+    if arrived == Color::Green && committed.take(profile.committed, now, need) {
         Color::Green
     } else {
         Color::Yellow
@@ -222,11 +376,19 @@ fn tr_tcm(profile: &Profile, buckets: &Buckets, need: u64, now: u64, arrived: Co
 }
 
 /// RFC 4115 section 3. A green packet pays C or E, never both.
-fn tr_tcm_4115(profile: &Profile, buckets: &Buckets, need: u64, now: u64, arrived: Color) -> Color {
-    if arrived == Color::Green && buckets.committed.take(profile.committed, now, need) {
+#[inline]
+fn tr_tcm_4115<P: Place, L: Loan>(
+    profile: &Profile,
+    committed: &Bucket<'_, P, L>,
+    second: &Bucket<'_, P, L>,
+    need: u64,
+    now: u64,
+    arrived: Color,
+) -> Color {
+    if arrived == Color::Green && committed.take(profile.committed, now, need) {
         return Color::Green;
     }
-    if arrived != Color::Red && buckets.second.take(profile.second, now, need) {
+    if arrived != Color::Red && second.take(profile.second, now, need) {
         Color::Yellow
     } else {
         Color::Red

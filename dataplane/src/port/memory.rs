@@ -48,7 +48,9 @@ impl MemoryPort {
 impl Port for MemoryPort {
     fn rx_batch(&mut self, max: usize, batch: &mut Batch) {
         let take = max.min(batch.remaining_capacity()).min(self.incoming.len());
-        batch.extend(self.incoming.drain(..take));
+        for packet in self.incoming.drain(..take) {
+            batch.push(packet);
+        }
     }
 
     fn refill(&mut self, _pool: &mut FramePool) {}
@@ -57,6 +59,7 @@ impl Port for MemoryPort {
         self.room - self.outgoing.len()
     }
 
+    #[inline]
     fn tx(&mut self, packet: Packet) -> Result<(), Packet> {
         if self.outgoing.len() == self.room {
             return Err(packet);

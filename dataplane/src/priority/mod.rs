@@ -5,22 +5,57 @@
 //!            nonconforming ring 0..32 -> the same, when nothing conforming waits --^
 //! ```
 //! Runs on the worker that owns the port's TX queue. Generic over what waits, so it knows no frame and no port. All
-//! memory is taken in [`Rings::new`]. Among backlogged equals, bytes per weight differ over any window by at most one
-//! visit ([`QUANTUM_BYTES`] for the lightest) and one frame each (Shreedhar and Varghese, 1995).
+//! memory is taken in [`Rings::new`]. Nothing conforming is ever sent after, or waits for, what is nonconforming.
+//!
+//! # Deficit round robin among equals
+//!
+//! A round takes the rings of one priority that wait when it begins, in the order of their slots. It grants each its weight
+//! times a *unit* of bytes, the same for all: the power of two with which the heaviest of them gets [`QUANTUM_BYTES`] or
+//! more, and less than twice that. A ring is visited until its head has more bytes than its deficit, and keeps the rest.
+//! A ring that begins to wait joins the next round; one that no longer waits, or alone does, loses deficit and round.
+//!
+//! So over any window in which rings i and j both wait, with frames of at most `m` bytes, and without a minimum share:
+//!
+//! ```text
+//! | sent(i) / weight(i) - sent(j) / weight(j) |  <=  unit + (m(i) - 1) / weight(i) + (m(j) - 1) / weight(j)
+//! ```
+//!
+//! Why: a ring has sent what it was granted less its deficit, so the difference between the two over a window is that of
+//! how far both were ahead. At the end of a round no deficit pays for a head, so i was then ahead of j by at most
+//! `(m(j) - 1) / weight(j)` and at least `-(m(i) - 1) / weight(i)`; between the visits of a round, the one visited first is
+//! ahead by at most its grant more, which is a unit. If i or j began to wait in the middle of a round, the other may have
+//! the rest of that round first, which is another unit. Shreedhar and Varghese (1995) show the same of rounds that grant
+//! the *lightest* ring a frame; then a unit is larger by the ratio of the weights (docs/decisions/0019).
+//!
+//! # Minimum shares
 //!
 //! A minimum share earns a waiting ring credit from every byte its half sends, and it pays for what it sends itself,
-//! however its turn came. With credit for its head it goes first within its half. Credit stays within
-//! 0..=[`CREDIT_BYTES_MAX`] and ends with the backlog, so neither an idle nor an overserved ring carries anything over.
+//! however its turn came. With credit for its head it goes first within its half; the one with the most credit if several
+//! have. Credit stays within 0..=[`CREDIT_BYTES_MAX`] and ends with the backlog, so neither an idle nor an overserved
+//! ring carries anything over. Over any window in which its half sends `B` bytes and a ring with share `s` waits:
+//!
+//! ```text
+//! sent  >=  s * B - m * (1 + 1/1 + 1/2 + ... + 1/n)        n rings with a share, whose sum is at most 1; m: largest frame
+//! ```
+//!
+//! Why: credit is what the share earned less what was sent, or more, so it is enough that credit stays below that product.
+//! While no ring is owed a frame, each has less than `m`, all together gain at most `m` by a frame, and their mean stays
+//! below `m + m/n`. While one is owed, the sum does not grow, and the greatest `k` can gain on the others only when one of
+//! the others goes, which then had as much as they had on average: their mean is above that of the greatest `k + 1` by at
+//! most `m/k`. Up to 12 KB frames the product is below [`CREDIT_BYTES_MAX`] for 32 rings, so the limit takes nothing.
+//! When the shares of the rings that wait add to more than 1, a byte costs as much credit as they earn together: each
+//! then gets its share divided by that sum, and rings without a share get nothing.
 use crate::clock::Nanos;
-use crate::codel::Judgement;
+mod half;
 mod order;
 mod ring;
+use half::{HalfRings, Way};
 pub use order::{ClassOrder, Order, QUANTUM_BYTES};
-use ring::Ring;
 
 /// Rings in each half.
 pub const MAX_CLASSES: usize = 32;
-/// Most bytes that a minimum share saves up: one largest IP packet, the longest burst that overrides the priorities.
+/// Most bytes that a minimum share saves up: one largest IP packet, which must be able to go, and the longest burst that
+/// overrides the priorities. Larger frames (there are none) count as this many.
 pub const CREDIT_BYTES_MAX: u64 = 65_536;
 
 /// Which rings: all of the conforming drain before any of the nonconforming.
@@ -56,7 +91,7 @@ impl RingId {
 pub struct Entry<T> {
     /// What waits.
     pub item: T,
-    /// Counted bytes, in the layer of the port's rate.
+    /// Counted bytes, in the layer of the port's rate; some 65,600 at most.
     pub bytes: u32,
     /// When it came, for CoDel.
     pub enqueued: Nanos,
@@ -119,17 +154,6 @@ pub struct Schedule {
     pub stop: Stop,
 }
 
-struct HalfRings<T> {
-    rings: [Ring<T>; MAX_CLASSES],
-    occupied: u32,
-    /// Rings whose visit has been granted its quantum.
-    visited: u32,
-    /// The ring whose turn it is, per level of the order. A stale one after a new order only moves the round's start.
-    turn: [u8; MAX_CLASSES + 1],
-    held: usize,
-    bytes: u64,
-}
-
 /// All rings of one port and worker.
 pub struct Rings<T> {
     halves: [HalfRings<T>; 2],
@@ -150,130 +174,85 @@ impl<T> Rings<T> {
     /// Appends to a ring, or gives the entry back with the reason.
     #[inline]
     pub fn enqueue(&mut self, half: Half, ring: RingId, entry: Entry<T>) -> Result<(), (Entry<T>, Refused)> {
-        let capacity = self.capacity;
-        let rings = &mut self.halves[half as usize];
-        let into = &mut rings.rings[ring.index()];
-        let crowded = into.len() > capacity / 2 && into.len() < capacity;
-        if entry.drop_first && crowded && half == Half::Nonconforming {
+        let len = self.halves[half as usize].len(ring.index());
+        if entry.drop_first && half == Half::Nonconforming && len > self.capacity / 2 && len < self.capacity {
             return Err((entry, Refused::RedFirst));
         }
-        let bytes = u64::from(entry.bytes);
-        into.push(entry).map_err(|entry| (entry, Refused::RingFull))?;
-        rings.occupied |= 1 << ring.index();
-        rings.held += 1;
-        rings.bytes += bytes;
-        Ok(())
+        let pushed = self.halves[half as usize].push(ring.index(), entry);
+        pushed.map_err(|entry| (entry, Refused::RingFull))
     }
 
-    /// Sends in `order` until nothing waits, the sink is full or the gate refuses. Every turn of the loop takes one
-    /// entry out, so it ends after at most [`Rings::held`] turns.
+    /// Sends in `order` until nothing waits, the sink is full or the gate refuses. Every step takes one entry out, so it
+    /// ends after at most [`Rings::held`] steps.
     #[inline]
     pub fn schedule(&mut self, order: &Order, now: Nanos, gate: &mut impl Gate, sink: &mut impl Sink<T>) -> Schedule {
-        let mut done = Schedule {
+        let mut way = Way {
+            half: Half::Conforming,
+            now,
+            room: sink.room(),
+            gate,
+            sink,
             sent: 0,
             marked: 0,
             dropped: 0,
-            stop: Stop::Empty,
+            stop: None,
         };
-        let mut room = sink.room();
-        loop {
-            let half = if self.halves[0].occupied != 0 {
-                Half::Conforming
-            } else {
-                Half::Nonconforming
-            };
-            let rings = &mut self.halves[half as usize];
-            if rings.occupied == 0 {
-                return done;
-            }
-            if room == 0 {
-                return Schedule {
-                    stop: Stop::NoRoom,
-                    ..done
-                };
-            }
-            let Some((index, by_share)) = rings.pick(order) else {
-                return done;
-            };
-            let Some(head) = rings.rings[index].head() else {
-                return done;
-            };
-            let (bytes, enqueued, ecn_capable) = (head.bytes, head.enqueued, head.ecn_capable);
-            if !gate.admits(half, bytes) {
-                return Schedule {
-                    stop: Stop::Gate,
-                    ..done
-                };
-            }
-            let ring = &mut rings.rings[index];
-            let behind = ring.bytes - u64::from(bytes);
-            let judgement = ring.codel.judge(enqueued, behind, ecn_capable, now);
-            let Some(mut entry) = rings.pop(index) else { return done };
-            let id = RingId(index as u8);
-            let marked = judgement == Judgement::Mark && sink.mark_ce(&mut entry.item);
-            if judgement != Judgement::Pass && !marked {
-                sink.drop(half, id, entry);
-                done.dropped += 1;
-                continue;
-            }
-            rings.charge(order, index, by_share, bytes);
-            gate.sent(half, bytes);
-            sink.send(half, id, entry);
-            done.sent += 1;
-            done.marked += usize::from(marked);
-            room -= 1;
+        for half in [Half::Conforming, Half::Nonconforming] {
+            way = self.halves[half as usize].drain(order, Way { half, ..way });
+        }
+        Schedule {
+            sent: way.sent,
+            marked: way.marked,
+            dropped: way.dropped,
+            stop: way.stop.unwrap_or(Stop::Empty),
         }
     }
 
     /// Takes any entry, most urgent half first, past gate and CoDel: for emptying the rings at the end.
     pub fn take_any(&mut self) -> Option<(Half, RingId, Entry<T>)> {
-        let half = if self.halves[0].occupied != 0 {
-            Half::Conforming
-        } else {
-            Half::Nonconforming
+        let take = |half| {
+            let (index, entry) = self.halves[half as usize].take_any()?;
+            Some((half, RingId(index as u8), entry))
         };
-        let rings = &mut self.halves[half as usize];
-        let index = rings.occupied.trailing_zeros() as usize;
-        let entry = if index < MAX_CLASSES { rings.pop(index) } else { None };
-        entry.map(|entry| (half, RingId(index as u8), entry))
+        [Half::Conforming, Half::Nonconforming].into_iter().find_map(take)
     }
 
     /// Entries in all rings.
     #[inline]
     #[must_use]
     pub fn held(&self) -> usize {
-        self.halves[0].held + self.halves[1].held
+        self.halves[0].held() + self.halves[1].held()
     }
 
     /// Entries in one half.
     #[must_use]
     pub fn held_in(&self, half: Half) -> usize {
-        self.halves[half as usize].held
+        self.halves[half as usize].held()
     }
 
     /// Counted bytes in one half.
     #[must_use]
     pub fn held_bytes(&self, half: Half) -> u64 {
-        self.halves[half as usize].bytes
+        self.halves[half as usize].bytes()
     }
 
     /// Entries in one ring.
     #[must_use]
     pub fn len(&self, half: Half, ring: RingId) -> usize {
-        self.halves[half as usize].rings[ring.index()].len()
+        self.halves[half as usize].len(ring.index())
     }
 
     /// Whether nothing waits.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.held() == 0
+        self.halves.iter().all(HalfRings::is_empty)
     }
 
     /// The most entries one ring ever held.
     #[must_use]
     pub fn high_watermark(&self, half: Half, ring: RingId) -> usize {
-        self.halves[half as usize].rings[ring.index()].high_watermark
+        self.halves[half as usize].high_watermark(ring.index())
     }
 
     /// Entries that fit into each ring.
@@ -281,110 +260,4 @@ impl<T> Rings<T> {
     pub fn capacity(&self) -> usize {
         self.capacity
     }
-}
-
-impl<T> HalfRings<T> {
-    fn new(capacity: usize) -> Self {
-        let rings = std::array::from_fn(|_| Ring::new(capacity));
-        Self {
-            rings,
-            occupied: 0,
-            visited: 0,
-            turn: [0; MAX_CLASSES + 1],
-            held: 0,
-            bytes: 0,
-        }
-    }
-
-    /// The ring to send from, and whether its minimum share brought it the turn.
-    #[inline]
-    fn pick(&mut self, order: &Order) -> Option<(usize, bool)> {
-        let shared = order.shared() & self.occupied;
-        if shared != 0
-            && let Some(index) = self.owed(shared)
-        {
-            return Some((index, true));
-        }
-        let (level, rings) = order.level(self.occupied)?;
-        // A visit grants at least QUANTUM_BYTES and cost() is bounded: 33 rounds let any head go.
-        for _ in 0..MAX_CLASSES * 34 {
-            let at = usize::from(self.turn[level]) & (MAX_CLASSES - 1);
-            let bit = 1u32 << at;
-            if rings & bit != 0 {
-                let ring = &mut self.rings[at];
-                if self.visited & bit == 0 {
-                    self.visited |= bit;
-                    ring.deficit += order.quantum(at);
-                }
-                if ring.deficit >= cost(ring.head()) {
-                    return Some((at, false));
-                }
-            }
-            self.visited &= !bit;
-            let later = rings & u32::MAX.checked_shl(at as u32 + 1).unwrap_or(0);
-            self.turn[level] = if later != 0 { later } else { rings }.trailing_zeros() as u8;
-        }
-        Some((rings.trailing_zeros() as usize, false))
-    }
-
-    /// Of the rings with a minimum share and credit for their head, the one with the most.
-    fn owed(&self, shared: u32) -> Option<usize> {
-        let mut best = None;
-        let mut most = 0;
-        for at in bits(shared) {
-            let ring = &self.rings[at];
-            if ring.credit >= cost(ring.head()) * 1000 && ring.credit > most {
-                (best, most) = (Some(at), ring.credit);
-            }
-        }
-        best
-    }
-
-    /// Accounts for `bytes` sent from ring `index`.
-    #[inline]
-    fn charge(&mut self, order: &Order, index: usize, by_share: bool, bytes: u32) {
-        let cost = u64::from(bytes).min(CREDIT_BYTES_MAX);
-        let sender = &mut self.rings[index];
-        if !by_share {
-            sender.deficit = sender.deficit.saturating_sub(cost);
-        }
-        let shared = order.shared() & self.occupied;
-        if shared == 0 {
-            return;
-        }
-        for at in bits(shared) {
-            let ring = &mut self.rings[at];
-            ring.credit = (ring.credit + cost * order.share(at)).min(CREDIT_BYTES_MAX * 1000);
-        }
-        let sender = &mut self.rings[index];
-        sender.credit = sender.credit.saturating_sub(cost * 1000);
-    }
-
-    #[inline]
-    fn pop(&mut self, index: usize) -> Option<Entry<T>> {
-        let ring = &mut self.rings[index];
-        let entry = ring.pop()?;
-        self.held -= 1;
-        self.bytes -= u64::from(entry.bytes);
-        if ring.len() == 0 {
-            self.occupied &= !(1 << index);
-            self.visited &= !(1 << index);
-        }
-        Some(entry)
-    }
-}
-
-/// What sending the head takes from deficit or credit: its bytes, at most [`CREDIT_BYTES_MAX`].
-#[inline]
-fn cost<T>(head: Option<&Entry<T>>) -> u64 {
-    head.map_or(0, |entry| u64::from(entry.bytes).min(CREDIT_BYTES_MAX))
-}
-
-/// The positions of the ones in `mask`, lowest first.
-fn bits(mut mask: u32) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let at = mask.trailing_zeros();
-        mask &= mask.wrapping_sub(1);
-        (at < 32).then_some(at as usize)
-    })
 }

@@ -1,8 +1,9 @@
 //! The order in which the rings of one half drain, compiled once from the classes.
 use super::{MAX_CLASSES, RingId};
 
-/// Bytes that a visit of the round grants to the lightest ring among equals: above one full frame of a 1500-byte MTU
-/// in any layer, so that every visit sends. Smaller needs empty visits; larger makes the bursts of a ring longer.
+/// What a round of deficit round robin grants at least, and less than twice, to the heaviest ring that waits: above one full
+/// frame of a 1500-byte MTU in any layer, so that every round sends. A power of two, so that every weight times it is in
+/// proportion to the byte. Smaller makes more rounds for the same packets; larger makes the bursts of a ring longer.
 pub const QUANTUM_BYTES: u64 = 2048;
 
 /// How one class drains.
@@ -23,9 +24,9 @@ pub struct ClassOrder {
 pub struct Order {
     /// Rings of equal priority, most urgent first; the last level in use is of the rings no class has.
     levels: [u32; MAX_CLASSES + 1],
-    level_count: usize,
-    quantum: [u64; MAX_CLASSES],
+    weight: [u16; MAX_CLASSES],
     share: [u16; MAX_CLASSES],
+    share_sum: u32,
     shared: u32,
 }
 
@@ -35,9 +36,9 @@ impl Order {
     pub fn new(classes: &[ClassOrder]) -> Self {
         let mut order = Self {
             levels: [0; MAX_CLASSES + 1],
-            level_count: 0,
-            quantum: [QUANTUM_BYTES; MAX_CLASSES],
+            weight: [1; MAX_CLASSES],
             share: [0; MAX_CLASSES],
+            share_sum: 0,
             shared: 0,
         };
         let mut by_ring: [Option<ClassOrder>; MAX_CLASSES] = [None; MAX_CLASSES];
@@ -45,49 +46,50 @@ impl Order {
             by_ring[class.ring.index()].get_or_insert(*class);
         }
         let mut left = by_ring;
+        let mut levels = 0;
         while let Some(priority) = left.iter().flatten().map(|class| class.priority).min() {
-            let equal = |class: &&ClassOrder| class.priority == priority;
-            let lightest = left
-                .iter()
-                .flatten()
-                .filter(equal)
-                .map(|class| class.weight.clamp(1, 1000))
-                .min()
-                .unwrap_or(1);
             for (index, slot) in left.iter_mut().enumerate() {
                 let Some(class) = slot.take_if(|class| class.priority == priority) else {
                     continue;
                 };
-                order.levels[order.level_count] |= 1 << index;
-                order.quantum[index] = QUANTUM_BYTES * u64::from(class.weight.clamp(1, 1000)) / u64::from(lightest);
+                order.levels[levels] |= 1 << index;
+                order.weight[index] = class.weight.clamp(1, 1000);
                 order.share[index] = class.min_share_permille.min(1000);
+                order.share_sum += u32::from(order.share[index]);
                 order.shared |= u32::from(class.min_share_permille > 0) << index;
             }
-            order.level_count += 1;
+            levels += 1;
         }
         let listed = order.levels.iter().fold(0, |all, level| all | level);
-        order.levels[order.level_count] = !listed;
-        order.level_count += 1;
+        order.levels[levels] = !listed;
         order
     }
 
-    /// The first level with a ring of `occupied`, and its occupied rings.
+    /// The rings of `occupied`, which is not 0, that are of the first level with such.
     #[inline]
-    pub(super) fn level(&self, occupied: u32) -> Option<(usize, u32)> {
-        let levels = self.levels.iter().take(self.level_count).enumerate();
-        levels
-            .map(|(at, level)| (at, level & occupied))
-            .find(|(_, rings)| *rings != 0)
+    pub(super) fn most_urgent(&self, occupied: u32) -> u32 {
+        let found = self
+            .levels
+            .iter()
+            .map(|level| level & occupied)
+            .find(|rings| *rings != 0);
+        found.unwrap_or(occupied)
     }
 
     #[inline]
-    pub(super) fn quantum(&self, ring: usize) -> u64 {
-        self.quantum[ring]
+    pub(super) fn weight(&self, ring: usize) -> u64 {
+        u64::from(self.weight[ring])
     }
 
     #[inline]
     pub(super) fn share(&self, ring: usize) -> u64 {
         u64::from(self.share[ring])
+    }
+
+    /// Whether all minimum shares together are more than the whole.
+    #[inline]
+    pub(super) fn is_oversubscribed(&self) -> bool {
+        self.share_sum > 1000
     }
 
     /// The rings with a minimum share.
