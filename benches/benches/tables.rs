@@ -21,7 +21,7 @@ use dataplane::clock::Nanos;
 use dataplane::contract::{ContractIndex, ContractTable, Direction};
 use dataplane::frame::{BATCH, FramePool};
 use dataplane::lane::{Lane, WireEnds};
-use dataplane::packet::{Dscp, Family, Fragment, Headers, Parsed, Ports};
+use dataplane::packet::{Dscp, Family, Fragment, Headers, Ports};
 use dataplane::path::PortShare;
 use dataplane::port::MemoryPort;
 use dataplane::worker::{Worker, WorkerShared};
@@ -356,35 +356,30 @@ enum How {
 fn pass(classifier: &mut PathClassifier, table: &ContractTable, flows: &[Flow], how: How) {
     let now = Nanos::SECOND;
     for few in flows.chunks(FEW) {
-        let parsed: arrayvec::ArrayVec<_, FEW> = few.iter().map(|flow| Parsed::Ip(headers(flow))).collect();
+        let parsed: arrayvec::ArrayVec<_, FEW> = few.iter().map(headers).collect();
         let parsed = black_box(parsed);
         if how == How::HeadersOnly {
             continue;
         }
-        let mut unknown: arrayvec::ArrayVec<_, FEW> = arrayvec::ArrayVec::new();
-        for packet in parsed.iter().filter_map(Parsed::headers) {
-            let flow = classifier.flow(packet);
-            if let Some(flow) = &flow {
-                classifier.prefetch(flow);
-            }
-            unknown.push((*packet, flow));
+        let flows: arrayvec::ArrayVec<_, FEW> = parsed.iter().filter_map(|headers| classifier.flow(headers)).collect();
+        for flow in &flows {
+            classifier.prefetch(flow);
         }
-        unknown.retain(
-            |(_, flow)| match flow.as_ref().and_then(|flow| classifier.known(table, flow)) {
+        let mut new: arrayvec::ArrayVec<_, FEW> = arrayvec::ArrayVec::new();
+        for (headers, flow) in parsed.iter().zip(&flows) {
+            match classifier.known(table, flow) {
                 Some(known) => {
                     black_box(known);
-                    false
                 }
-                None => true,
-            },
-        );
-        if how == How::Together {
-            let judged: arrayvec::ArrayVec<_, FEW> = classifier.classify_together(table, &unknown, now);
-            black_box(judged);
-        } else {
-            for (headers, flow) in &unknown {
-                black_box(classifier.classify(table, headers, flow.as_ref(), now));
+                None if how == How::Together => new.push((headers, flow)),
+                None => {
+                    black_box(classifier.classify(table, headers, Some(flow), now));
+                }
             }
+        }
+        if !new.is_empty() {
+            let judged: arrayvec::ArrayVec<_, FEW> = classifier.classify_few(table, new.into_iter());
+            black_box(judged);
         }
     }
 }

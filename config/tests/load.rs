@@ -367,3 +367,36 @@ fn what_is_probably_not_meant_is_a_warning() {
     }
     assert_eq!(loaded.warnings.len(), wanted.len(), "{}", loaded.warnings);
 }
+
+/// Large files are read in parts, cut at lines such as `[[service]]`; what such a line stands in must not matter.
+#[test]
+fn cuts_through_something_change_nothing() {
+    let inside =
+        |owner: &str| format!("{BASE}[[service]]\nname = \"ads\"\nendpoints = [\"10.1.0.0/16\"]\nowner = {owner}\n");
+    let text = "\"\"\"\n[[service]]\nname = \"b\"\n[[contract]]\n\"\"\"";
+    let loaded = one(&inside(text)).unwrap();
+    assert_eq!(loaded.config.services.len(), 1);
+    assert!(
+        loaded.config.services[0]
+            .owner
+            .as_deref()
+            .unwrap()
+            .starts_with("[[service]]")
+    );
+    // With blanks or a comment the line is no cut, and a table of the box may follow.
+    let text = format!(
+        "{BASE}{SERVICE}[[ contract ]] # one\n{}[defaults]\nlayer = \"l2\"\n",
+        &CONTRACT[13..]
+    )
+    .replace("\"egress\"\n", "\"egress\"\nrate = 8000\n");
+    let loaded = one(&text).unwrap();
+    assert_eq!(loaded.config.contracts.len(), 1);
+    assert_eq!(loaded.config.defaults.layer, config::Layer::L2);
+    // Places are those of the whole file.
+    let text = format!("{BASE}{SERVICE}{CONTRACT}rate = 8000\n");
+    let place = one(&text).unwrap().config.contracts[0].place.clone();
+    assert_eq!((place.line, place.column), (19, 1));
+    // What is wrong only in the whole is still found.
+    assert!(one(&format!("{BASE}service = []\n{SERVICE}")).is_err());
+    assert!(one(&format!("{BASE}{SERVICE}[service]\n")).is_err());
+}

@@ -109,6 +109,13 @@ impl Judged {
             ..Self::default()
         }
     }
+
+    /// Begins to load the contract, which the next stage needs.
+    #[inline]
+    fn found(&mut self, table: &ContractTable, (contract, arrived): (ContractIndex, Color)) {
+        (self.contract, self.color) = (contract, arrived);
+        prefetch(table.contract(contract));
+    }
 }
 
 impl Default for Judged {
@@ -205,11 +212,10 @@ impl Path {
         let mut unknown: ArrayVec<usize, FEW> = ArrayVec::new();
         for (position, (one, flow)) in judged.iter_mut().zip(&flows).enumerate() {
             match flow.as_ref().and_then(|flow| self.classifier.known(table, flow)) {
-                Some((contract, color)) => (one.contract, one.color) = (contract, color),
+                Some(known) => one.found(table, known),
                 None if one.family.is_some() => unknown.push(position),
-                None => {}
+                None => prefetch(table.contract(one.contract)),
             }
-            prefetch(table.contract(one.contract));
         }
         if !unknown.is_empty() {
             self.classify_unknown(&unknown, packets, judged, &flows, umem, table, now);
@@ -229,17 +235,21 @@ impl Path {
         table: &ContractTable,
         now: Nanos,
     ) {
-        let mut unknown: ArrayVec<(Headers, Option<Flow>), FEW> = ArrayVec::new();
+        let mut new: ArrayVec<(usize, Headers, &Flow), FEW> = ArrayVec::new();
         for &position in positions {
             let packet = &packets[position];
-            if let Parsed::Ip(headers) = packet::parse(umem.bytes(&packet.frame), packet.wire_len as usize) {
-                unknown.push((headers, flows[position]));
+            let Parsed::Ip(headers) = packet::parse(umem.bytes(&packet.frame), packet.wire_len as usize) else {
+                continue;
+            };
+            match &flows[position] {
+                Some(flow) => new.push((position, headers, flow)),
+                None => judged[position].found(table, self.classifier.classify(table, &headers, None, now)),
             }
         }
-        let found: ArrayVec<_, FEW> = self.classifier.classify_together(table, &unknown, now);
-        for (&position, (contract, color)) in positions.iter().zip(found) {
-            (judged[position].contract, judged[position].color) = (contract, color);
-            prefetch(table.contract(contract));
+        let flows = new.iter().map(|(_, headers, flow)| (headers, *flow));
+        let found: ArrayVec<_, FEW> = self.classifier.classify_few(table, flows);
+        for ((position, ..), found) in new.iter().zip(found) {
+            judged[*position].found(table, found);
         }
     }
 

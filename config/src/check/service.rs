@@ -115,7 +115,6 @@ struct Taken {
 }
 
 /// By first port, the last port, the service and the place.
-
 type Held = BTreeMap<u16, (u16, usize, At)>;
 
 impl Taken {

@@ -46,10 +46,8 @@ const FRAGMENTS: usize = 4_096;
 /// A packet that goes through the tables together with others, because its flow is not known.
 #[derive(Clone, Copy, Debug)]
 struct Miss<'a> {
-    /// Among the packets it came with.
-    position: usize,
     headers: &'a Headers,
-    flow: Flow,
+    flow: &'a Flow,
     class: ClassId,
     arrived: Color,
     search: Search,
@@ -107,70 +105,53 @@ impl PathClassifier {
         judged
     }
 
-    /// The fourth step for up to `N` packets that go together: they wait for large tables together, not in turn. The answers
-    /// are in the order of the packets.
-    pub fn classify_together<const N: usize>(
+    /// The fourth step for up to `N` packets whose flows are not known (fragments have none and go by themselves): they wait
+    /// for large tables together, not in turn. The answers are in the order of the packets.
+    #[inline(never)]
+    pub fn classify_few<'a, const N: usize>(
         &mut self,
-        table: &ContractTable,
-        unknown: &[(Headers, Option<Flow>)],
-        now: Nanos,
+        table: &'a ContractTable,
+        packets: impl Iterator<Item = (&'a Headers, &'a Flow)>,
     ) -> ArrayVec<(ContractIndex, Color), N> {
-        let unknown = &unknown[..unknown.len().min(N)];
-        let mut judged: ArrayVec<(ContractIndex, Color), N> = ArrayVec::new();
-        let mut misses: ArrayVec<Miss<'_>, N> = ArrayVec::new();
-        for (headers, flow) in unknown {
-            judged.push(match flow {
-                Some(flow) if table.classifier.is_far() => {
-                    misses.push(self.miss(table, headers, *flow, judged.len()));
-                    (ContractIndex(0), Color::Green)
-                }
-                flow => self.classify(table, headers, flow.as_ref(), now),
-            });
+        let classifier = &table.classifier;
+        let packets = packets.take(N);
+        if !classifier.is_far() {
+            let judged = packets.map(|(headers, flow)| self.classify(table, headers, Some(flow), Nanos::default()));
+            return judged.collect();
         }
-        if !misses.is_empty() {
-            self.resolve(table, &mut misses, &mut judged);
+        let mut misses: ArrayVec<Miss<'a>, N> =
+            packets.map(|(headers, flow)| self.miss(table, headers, flow)).collect();
+        // Each round of the loops reads what the one before has begun to load.
+        let mut searching = true;
+        while searching {
+            searching = false;
+            for miss in &mut misses {
+                searching |= !classifier.step(&mut miss.search);
+            }
         }
-        judged
+        for miss in &mut misses {
+            miss.entry = classifier.entry(&miss.search, miss.class, self.direction);
+        }
+        let judged = misses.iter().map(|miss| {
+            let contract = classifier.judge(miss.entry, miss.class, self.direction, miss.headers);
+            let found = (contract, miss.arrived);
+            self.cache.put(miss.flow, table.generation, found);
+            found
+        });
+        judged.collect()
     }
 
     /// Begins to look up a packet whose flow is not known.
     #[inline]
-    fn miss<'a>(&self, table: &'a ContractTable, headers: &'a Headers, flow: Flow, position: usize) -> Miss<'a> {
+    fn miss<'a>(&self, table: &'a ContractTable, headers: &'a Headers, flow: &'a Flow) -> Miss<'a> {
         let (class, arrived) = table.classes.class(headers.dscp, headers.pcp);
         Miss {
-            position,
             headers,
             flow,
             class,
             arrived,
             search: table.classifier.begin(headers, self.direction),
             entry: None,
-        }
-    }
-
-    /// Each round of the loops reads what the one before has begun to load.
-    fn resolve<'a>(
-        &mut self,
-        table: &'a ContractTable,
-        misses: &mut [Miss<'a>],
-        judged: &mut [(ContractIndex, Color)],
-    ) {
-        let classifier = &table.classifier;
-        let mut searching = true;
-        while searching {
-            searching = false;
-            for miss in misses.iter_mut() {
-                searching |= !classifier.step(&mut miss.search);
-            }
-        }
-        for miss in misses.iter_mut() {
-            miss.entry = classifier.entry(&miss.search, miss.class, self.direction);
-        }
-        for miss in misses {
-            let contract = classifier.judge(miss.entry, miss.class, self.direction, miss.headers);
-            let found = (contract, miss.arrived);
-            self.cache.put(&miss.flow, table.generation, found);
-            judged[miss.position] = found;
         }
     }
 
