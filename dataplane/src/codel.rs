@@ -6,7 +6,8 @@
 //!   a drop. What the loop would do to the following packet is remembered until that packet is judged.
 //! - An ECN-capable packet is marked where it would have been dropped, and then sent; the control law steps as for a
 //!   drop (RFC 8289 section 3, as RFC 8290 and Linux do it).
-//! - The ring is never polled while empty: [`Codel::emptied`] tells what the poll inside the loop would have found.
+//! - The ring is never polled while empty. The last packet has nothing behind it, so judging it already resets what the
+//!   poll would reset, and it is never the one that is dropped.
 //!
 //! The size of the judged packet plays no part (RFC 7141): only its waiting time and what is left behind it.
 use std::mem::offset_of;
@@ -35,7 +36,8 @@ pub enum Judgement {
 #[derive(Clone, Debug, Default)]
 #[repr(C)]
 pub struct Codel {
-    /// Whether `first_above`, `dropping` or `after` is set: else a packet that has not waited long changes nothing.
+    /// Whether `first_above` or `dropping` is set (`after` only while dropping): if not, a packet that has not waited long
+    /// changes nothing.
     alert: bool,
     dropping: bool,
     after: After,
@@ -68,20 +70,8 @@ impl Codel {
             return Judgement::Pass;
         }
         let judgement = self.consider(enqueued, behind_bytes, ecn_capable, now);
-        self.alert = self.first_above.is_some() || self.dropping || self.after != After::Nothing;
+        self.alert = self.first_above.is_some() || self.dropping;
         judgement
-    }
-
-    /// Tells that the ring has no packet left.
-    #[inline]
-    pub fn emptied(&mut self) {
-        if self.alert {
-            self.first_above = None;
-            if std::mem::take(&mut self.after) == After::Later {
-                self.dropping = false;
-            }
-            self.alert = self.dropping;
-        }
     }
 
     #[cold]

@@ -72,9 +72,6 @@ fn dequeue(codel: &mut Codel, ring: &mut VecDeque<Packet>, now: u64, dropped: &m
     while let Some(packet) = ring.pop_front() {
         let left = ring.iter().map(|packet| packet.1).sum();
         let judgement = codel.judge(Nanos(packet.0), left, false, Nanos(now));
-        if ring.is_empty() {
-            codel.emptied();
-        }
         if judgement == Judgement::Pass {
             return Some(packet);
         }

@@ -112,7 +112,6 @@ impl<T> Ring<T> {
             // From the front again: a ring that never holds much then uses few cache lines instead of all it has.
             (self.head, self.tail) = (0, 0);
             (self.deficit, self.credit) = (0, 0);
-            self.codel.emptied();
         }
         waits
     }
