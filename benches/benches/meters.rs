@@ -1,6 +1,9 @@
 //! What a meter check costs: one thread with one meter and with up to a million, and two threads on one meter.
 //!
 //!     cargo bench -p weir-benches --bench meters [-- --quick] [--json]
+//!     cargo bench -p weir-benches --bench meters -- --count ROW ROUNDS
+//!
+//! `--count` runs one row for `benches/peers/instructions.sh`: its work, and nothing else, within the function `counted`.
 //!
 //! One thread: the opposite number of `benches/peers/dpdk/meters.c`, with its rows. No clock is read; time goes on by a
 //! constant, a packet every 100 ns, at once for each batch. All packets are green, which costs most.
@@ -64,6 +67,12 @@ fn main() -> Result<(), Error> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
     let rounds = if has("--quick") { 5 } else { 31 };
+    if let Some(at) = arguments.iter().position(|argument| argument == "--count") {
+        let [row, rounds, ..] = &arguments[at + 1..] else {
+            return Err("--count ROW ROUNDS".into());
+        };
+        return count(row, rounds.parse()?);
+    }
     // Before pinning, which hides the other cores.
     let machine = machine::name();
     machine::pin(MEASURED_CPU)?;
@@ -167,11 +176,26 @@ fn contract(profile: Profile, number: usize) -> Result<Contract, Error> {
 }
 
 /// How the meters are asked.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Way {
     prefetch: bool,
     /// A new time for each check, not for each batch.
     each: bool,
+}
+
+impl Way {
+    const PLAIN: Way = Way {
+        prefetch: false,
+        each: false,
+    };
+    const PREFETCH: Way = Way {
+        prefetch: true,
+        each: false,
+    };
+    const EACH: Way = Way {
+        prefetch: false,
+        each: true,
+    };
 }
 
 /// A line of the first table.
@@ -180,28 +204,26 @@ struct Row {
     ns: Summary,
 }
 
-fn one_thread(kind: &Kind, rounds: usize, rows: &mut Vec<Row>) -> Result<(), Error> {
-    let plain = Way::default();
-    let prefetch = Way {
-        prefetch: true,
-        each: false,
-    };
-    let each = Way {
-        prefetch: false,
-        each: true,
-    };
-    let cases = [
-        ("1 hot", 1, plain),
-        ("1 hot, a new time for each", 1, each),
-        ("10000", 10_000, plain),
-        ("10000, prefetch", 10_000, prefetch),
-        ("1000000", 1_000_000, plain),
-        ("1000000, prefetch", 1_000_000, prefetch),
-    ];
+/// Who is asked, how many there are of them, and how.
+const CASES: [(&str, usize, Way); 6] = [
+    ("1 hot", 1, Way::PLAIN),
+    ("1 hot, a new time for each", 1, Way::EACH),
+    ("10000", 10_000, Way::PLAIN),
+    ("10000, prefetch", 10_000, Way::PREFETCH),
+    ("1000000", 1_000_000, Way::PLAIN),
+    ("1000000, prefetch", 1_000_000, Way::PREFETCH),
+];
+
+/// Contracts drawn at random, one for each check of a round.
+fn order(meters: usize) -> Vec<u32> {
     let mut random = Random::new(SEED);
-    for (name, meters, way) in cases {
+    (0..CHECKS).map(|_| random.below(meters as u32)).collect()
+}
+
+fn one_thread(kind: &Kind, rounds: usize, rows: &mut Vec<Row>) -> Result<(), Error> {
+    for (name, meters, way) in CASES {
         let contracts = Contracts::new(kind, meters)?;
-        let order: Vec<u32> = (0..CHECKS).map(|_| random.below(meters as u32)).collect();
+        let order = order(meters);
         let mut now = Nanos::SECOND;
         let mut ns = Vec::with_capacity(rounds);
         for round in 0..=rounds {
@@ -218,6 +240,31 @@ fn one_thread(kind: &Kind, rounds: usize, rows: &mut Vec<Row>) -> Result<(), Err
         });
     }
     Ok(())
+}
+
+/// One row, once warm, without a clock.
+fn count(row: &str, rounds: usize) -> Result<(), Error> {
+    for kind in KINDS {
+        for (name, meters, way) in CASES {
+            if row == format!("{}, {name}", kind.name) {
+                let contracts = Contracts::new(&kind, meters)?;
+                let order = order(meters);
+                let mut now = contracts.round(&order, Nanos::SECOND, way);
+                for _ in 0..rounds {
+                    now = counted(|| contracts.round(&order, now, way));
+                }
+                println!("{} packets", rounds * CHECKS);
+                return Ok(());
+            }
+        }
+    }
+    Err(format!("there is no row {row}").into())
+}
+
+/// Found by its name.
+#[inline(never)]
+fn counted(work: impl FnOnce() -> Nanos) -> Nanos {
+    work()
 }
 
 /// A line of the second table: millions of checks a second, round by round.
