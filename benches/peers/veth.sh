@@ -138,13 +138,14 @@ give_site_a_core() {
 
 # Bridged, like weir's wire, not routed: the flood uses its frames again, and writes neither TTL nor MAC addresses anew.
 make_bridge() {
-    ip -n $gateway link add name wire type bridge
-    ip -n $gateway link set wire addrgenmode none up
-    ip -n $gateway link set site master wire
-    ip -n $gateway link set wan master wire
-    # Redirected frames reach a veth without a program only so.
-    within $gateway ethtool -K site gro on
-    within $gateway bridge fdb add 02:00:00:00:00:02 dev wan master static
+    # One by one, because whoever asks whether this has worked turns `set -e` off in it.
+    ip -n $gateway link add name wire type bridge &&
+        ip -n $gateway link set wire addrgenmode none up &&
+        ip -n $gateway link set site master wire &&
+        ip -n $gateway link set wan master wire &&
+        # Redirected frames reach a veth without a program only so.
+        within $gateway ethtool -K site gro on &&
+        within $gateway bridge fdb add 02:00:00:00:00:02 dev wan master static
 }
 
 # A chain for each contract, reached by one look-up. A limit counts what the kernel takes for the packet: the IP packet and 14.
@@ -153,15 +154,17 @@ make_nft() {
         BEGIN { print "table bridge weir {" }
         {
             split($1, prefix, "/")
-            rate = $4 / 8000 >= 1000000 ? $4 / 8000000 " mbytes" : $4 / 8 " bytes"
-            printf "chain c%d { ip dscp != %d return; limit rate over %s/second burst %d bytes ip dscp set %d; }\n",
+            rate = $4 >= 8000000 ? $4 / 8000000 " mbytes" : $4 / 8 " bytes"
+            # Numbers as text: some awks know none of more than 31 bits as whole.
+            printf "chain c%d { ip dscp != %s return; limit rate over %s/second burst %s bytes ip dscp set %s; }\n",
                 NR, $2, rate, $5, $3
             elements = elements (NR > 1 ? ", " : "") prefix[1] " : goto c" NR
         }
         END {
             printf "map services { type ipv4_addr : verdict; elements = { %s } }\n", elements
             print "chain forward { type filter hook forward priority 0;"
-            print "ip saddr & 255.255.255.0 vmap @services } }"
+            print "ip saddr & 255.255.255.0 vmap @services"
+            print "}\n}"
         }' "$logs/contracts" >"$logs/nft"
     within $gateway nft -f "$logs/nft"
 }
@@ -172,13 +175,14 @@ make_htb() {
     awk '
         BEGIN {
             print "qdisc add dev wan root handle 1: htb"
-            print "class add dev wan parent 1: classid 1:1 htb rate 100gbit quantum 1514"
+            print "class add dev wan parent 1: classid 1:1 htb rate 100gbit burst 1mb cburst 1mb quantum 1514"
             print "filter add dev wan parent 1: prio 1 handle 2: protocol ip u32 divisor 256"
         }
         {
             split($1, byte, ".")
             class = sprintf("1:%x", NR + 1)
-            printf "class add dev wan parent 1:1 classid %s htb rate %dbit ceil 100gbit quantum 1514\n", class, $4
+            printf "class add dev wan parent 1:1 classid %s htb rate %sbit burst %s ceil 100gbit cburst 1mb quantum 1514\n",
+                class, $4, $5
             printf "filter add dev wan parent 1: prio 1 protocol ip u32 ht 2:%x: match ip src %s flowid %s\n", byte[3], $1, class
         }
         END {
@@ -189,6 +193,7 @@ make_htb() {
 
 # start NAME: gets the gateway to forward
 start() {
+    local tries
     case $1 in
         bare) launch "$peer" forward bare $forwarder_cpu ;;
         weir) launch "$peer" forward weir $forwarder_cpu ;;
@@ -197,15 +202,18 @@ start() {
                 --no-telemetry --vdev=net_af_xdp0,iface=site --vdev=net_af_xdp1,iface=wan -- --forward-mode=io --burst=64 \
                 --total-num-mbufs=16384 --stats-period=1000
             ;;
-        bridge-*) make_bridge ;;
-        nft-*) make_bridge && make_nft ;;
-        htb-*) make_bridge && make_htb ;;
+        bridge-*) make_bridge || return ;;
+        nft-*) make_bridge && make_nft || return ;;
+        htb-*) make_bridge && make_htb || return ;;
         xdp-*) launch "$peer" forward xdp ;;
     esac
     case $1 in
         xdp-own)
             # A NAPI context is there from the moment the program is attached.
-            until ip -n $gateway link show site | grep -q xdp; do sleep 0.05; done
+            for ((tries = 0; tries < 100; tries++)); do
+                [[ $(ip -n $gateway link show site) != *xdp* ]] || break
+                sleep 0.05
+            done
             give_site_a_core
             ;;
         *-own) give_site_a_core ;;
