@@ -21,7 +21,7 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use dataplane::cells::{Cells, SlotId};
+use dataplane::cells::{Cells, SlotId, WorkerCells};
 use dataplane::clock::{Clock, MonotonicClock, Nanos};
 use dataplane::contract::{Action, ClassId, Contract, Judge, Marking};
 use dataplane::frame::BATCH;
@@ -50,17 +50,21 @@ const CHECKS: usize = 1 << 20;
 
 /// What a worker does to judge one packet: all that changes here when the meters' interface does.
 #[inline(always)]
-fn color(contract: &Contract, cells: &Cells, _worker: usize, now: Nanos) -> Color {
-    match &contract.judge {
-        Judge::Meter(meter) => meter.color(cells.buckets(contract.slot), PACKET_BYTES, now, Color::Green),
-        Judge::Always(_) => Color::Green,
+fn color(contract: &Contract, cells: WorkerCells<'_>, now: Nanos) -> Color {
+    let Judge::Meter(meter) = &contract.judge else {
+        return Color::Green;
+    };
+    let purse = &cells.cell(contract.slot).purse;
+    match cells.sharing(contract.slot) {
+        None => meter.color(purse, PACKET_BYTES, now, Color::Green),
+        Some(sharing) => meter.color_shared(sharing, purse, PACKET_BYTES, now, Color::Green),
     }
 }
 
 /// Begins to load what [`color`] will need besides the contract.
 #[inline(always)]
-fn prefetch_state(contract: &Contract, cells: &Cells, _worker: usize) {
-    prefetch(cells.buckets(contract.slot));
+fn prefetch_state(contract: &Contract, cells: WorkerCells<'_>) {
+    prefetch(cells.cell(contract.slot));
 }
 
 fn main() -> Result<(), Error> {
@@ -143,6 +147,7 @@ impl Contracts {
     /// One round: batches of contracts in `order`. Returns the time to go on from.
     fn round(&self, order: &[u32], mut now: Nanos, way: Way) -> Nanos {
         for batch in order.chunks(BATCH) {
+            let cells = self.cells.of(0);
             if !way.each {
                 now = now.plus(Nanos(PACKET_NS * BATCH as u64));
             }
@@ -151,14 +156,14 @@ impl Contracts {
                     prefetch(&self.contracts[at as usize]);
                 }
                 for &at in batch {
-                    prefetch_state(&self.contracts[at as usize], &self.cells, 0);
+                    prefetch_state(&self.contracts[at as usize], cells);
                 }
             }
             for &at in batch {
                 if way.each {
                     now = now.plus(Nanos(PACKET_NS));
                 }
-                black_box(color(&self.contracts[at as usize], &self.cells, 0, now));
+                black_box(color(&self.contracts[at as usize], cells, now));
             }
         }
         now
@@ -282,8 +287,13 @@ struct Contest {
 
 /// What the threads share, or each has to itself.
 trait Limiter: Sync {
-    /// Whether a packet of the thread `worker` conforms.
-    fn conforms(&self, worker: usize, now: Nanos) -> bool;
+    /// How many packets of a batch of the thread `worker` conform.
+    fn batch(&self, worker: usize, now: Nanos) -> usize;
+}
+
+#[inline(always)]
+fn batch_of(conforms: impl Fn() -> bool) -> usize {
+    (0..BATCH).map(|_| usize::from(black_box(conforms()))).sum()
 }
 
 /// One contract for all, or one for each thread.
@@ -294,15 +304,15 @@ struct Weir {
 
 impl Limiter for Weir {
     #[inline(always)]
-    fn conforms(&self, worker: usize, now: Nanos) -> bool {
-        color(&self.contracts[worker], &self.cells, worker, now) == Color::Green
+    fn batch(&self, worker: usize, now: Nanos) -> usize {
+        let cells = self.cells.of(worker);
+        batch_of(|| color(&self.contracts[worker], cells, now) == Color::Green)
     }
 }
 
 impl Weir {
     fn new(load: &Load, shared: bool) -> Result<Self, Error> {
-        // A millisecond's worth, as the appliance gives a contract that names no burst.
-        let profile = Profile::token_bucket(load.rate_bps, load.rate_bps / 8_000)?;
+        let profile = Profile::token_bucket(load.rate_bps, load.rate_bps / 8 * BURST_NS / 1_000_000_000)?;
         Ok(Self {
             contracts: [contract(profile, 0)?, contract(profile, usize::from(!shared))?],
             cells: Cells::new(2).grown(2),
@@ -323,7 +333,7 @@ impl Word {
         Self {
             full_at: AtomicU64::new(0),
             packet_ns: load.packet_ns,
-            burst_ns: 1_000_000,
+            burst_ns: BURST_NS,
         }
     }
 
@@ -351,8 +361,9 @@ struct Words([Word; 2], bool);
 
 impl Limiter for Words {
     #[inline(always)]
-    fn conforms(&self, worker: usize, now: Nanos) -> bool {
-        self.0[if self.1 { 0 } else { worker }].take(now)
+    fn batch(&self, worker: usize, now: Nanos) -> usize {
+        let word = &self.0[if self.1 { 0 } else { worker }];
+        batch_of(|| word.take(now))
     }
 }
 
@@ -382,7 +393,7 @@ struct Governors([OneGovernor; 2], bool);
 impl Governors {
     fn new(load: &Load, shared: bool) -> Result<Self, Error> {
         let packets = |ns: u64| NonZeroU32::new((ns / load.packet_ns) as u32).ok_or("governor takes no such rate");
-        let quota = Quota::per_second(packets(1_000_000_000)?).allow_burst(packets(1_000_000)?);
+        let quota = Quota::per_second(packets(1_000_000_000)?).allow_burst(packets(BURST_NS)?);
         let one = || OneGovernor(RateLimiter::direct_with_clock(quota, BatchClock));
         Ok(Self([one(), one()], shared))
     }
@@ -390,11 +401,15 @@ impl Governors {
 
 impl Limiter for Governors {
     #[inline(always)]
-    fn conforms(&self, worker: usize, now: Nanos) -> bool {
+    fn batch(&self, worker: usize, now: Nanos) -> usize {
         BATCH_NOW.set(now.0);
-        self.0[if self.1 { 0 } else { worker }].0.check().is_ok()
+        let OneGovernor(limiter) = &self.0[if self.1 { 0 } else { worker }];
+        batch_of(|| limiter.check().is_ok())
     }
 }
+
+/// What a burst is worth at the rate: what the appliance gives a contract that names none.
+const BURST_NS: u64 = 10_000_000;
 
 /// What the limiters grant, beside what two threads ask for: some 100 to 400 million packets a second.
 struct Load {
@@ -465,10 +480,7 @@ fn race<L: Limiter>(limiter: &L, threads: usize) -> Result<(f64, f64), Error> {
         let start = Instant::now();
         let mut conforming = 0;
         for _ in 0..CHECKS / BATCH {
-            let now = MonotonicClock.now();
-            for _ in 0..BATCH {
-                conforming += usize::from(black_box(limiter.conforms(worker, now)));
-            }
+            conforming += limiter.batch(worker, MonotonicClock.now());
         }
         Ok((start, Instant::now(), conforming))
     };
