@@ -2,7 +2,7 @@
 # Forwarders side by side on veth: the same flood through weir, and through what does less. README.md beside this tells what is
 # run, and has the last table.
 #
-#     sudo benches/peers/veth.sh [--install] [--rounds 5] [--seconds 0.5] [--short | --long]
+#     sudo benches/peers/veth.sh [--install] [--rounds 5] [--seconds 0.5] [--short | --long] [--only weir,testpmd]
 #
 # --install fetches what is missing of Debian's packages. Works in three network namespaces of its own, made anew for each
 # measurement, and removes them at the end.
@@ -10,7 +10,7 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
 
-install=no rounds=5 seconds=0.5 lengths=(64 1500)
+install=no rounds=5 seconds=0.5 lengths=(64 1500) only=
 while [ $# -gt 0 ]; do
     case $1 in
         --install) install=yes ;;
@@ -18,6 +18,7 @@ while [ $# -gt 0 ]; do
         --seconds) seconds=$2; shift ;;
         --short) lengths=(64) ;;
         --long) lengths=(1500) ;;
+        --only) only=$2; shift ;;
         *) sed -n '5p' "$0"; exit 2 ;;
     esac
     shift
@@ -94,6 +95,13 @@ for core in own flood; do
     add htb-$core "kernel, bridge and tc HTB" "classify, queue, shape" "$on" generic
     add xdp-$core "XDP program" "classify, meter, mark" "$on" native
 done
+if [ -n "$only" ]; then
+    # Beside the yardstick.
+    IFS=, read -ra names <<<"bare,$only"
+    for name in "${names[@]}"; do
+        [ -n "${label[$name]:-}" ] || { echo "no such forwarder: $name (${!label[*]})" >&2; exit 2; }
+    done
+fi
 command -v dpdk-testpmd >/dev/null || why[testpmd]="not installed (--install)"
 for core in own flood; do
     command -v nft >/dev/null || why[nft-$core]="not installed (--install)"
