@@ -1,6 +1,9 @@
 //! What a packet costs in memory, on one core: the whole worker, and each stage by itself.
 //!
 //!     cargo bench -p weir-benches --bench pipeline [-- --quick] [--json]
+//!     cargo bench -p weir-benches --bench pipeline -- --count ROW PASSES
+//!
+//! `--count` runs one row for `benches/peers/instructions.sh`: its work, and nothing else, within the function `counted`.
 #![deny(unsafe_code)]
 
 use std::hint::black_box;
@@ -28,10 +31,12 @@ const WARM_UP: usize = 40;
 
 /// How much is measured.
 #[derive(Clone, Copy)]
-struct Effort {
+struct Effort<'a> {
     rounds: usize,
     /// Passes in a round: some 20 ms of work, so that a clock read and an interrupt vanish in it.
     passes: usize,
+    /// This row only, once warm, without a clock: an instruction counter looks on.
+    counted: Option<&'a str>,
 }
 
 /// What one round came to.
@@ -40,10 +45,22 @@ struct Round {
     ns: u64,
     packets: u64,
     allocations: u64,
+    counted: bool,
+}
+
+/// Found by its name.
+#[inline(never)]
+fn counted(work: impl FnOnce()) {
+    work();
 }
 
 impl Round {
     fn time(&mut self, packets: usize, work: impl FnOnce()) {
+        if self.counted {
+            counted(work);
+            self.packets += packets as u64;
+            return;
+        }
         let allocations = allocation::count();
         let start = machine::thread_ns();
         work();
@@ -63,12 +80,21 @@ struct Row {
 fn main() -> Result<(), Error> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
-    let effort = if has("--quick") {
-        Effort { rounds: 5, passes: 8 }
-    } else {
-        Effort {
-            rounds: 31,
-            passes: 100,
+    let counted = arguments.iter().position(|argument| argument == "--count");
+    let effort = match counted.map(|at| &arguments[at + 1..]) {
+        Some([row, passes, ..]) => Effort {
+            rounds: 1,
+            passes: passes.parse()?,
+            counted: Some(row),
+        },
+        Some(_) => return Err("--count ROW PASSES".into()),
+        None => {
+            let (rounds, passes) = if has("--quick") { (5, 8) } else { (31, 100) };
+            Effort {
+                rounds,
+                passes,
+                counted: None,
+            }
         }
     };
     let before = machine::empty_syscall_ns();
@@ -77,6 +103,9 @@ fn main() -> Result<(), Error> {
     let nonconforming = whole(effort, &tables, &mut rows)?;
     stages(effort, &tables, &mut rows)?;
     let after = machine::empty_syscall_ns();
+    if effort.counted.is_some() {
+        return Ok(());
+    }
     if has("--json") {
         print_json(&rows, nonconforming, [before, after]);
     } else {
@@ -91,12 +120,22 @@ fn main() -> Result<(), Error> {
 /// Warms up, then measures every round.
 fn measure(
     name: &'static str,
-    effort: Effort,
+    effort: Effort<'_>,
     mut pass: impl FnMut(&mut Round) -> Result<(), Error>,
 ) -> Result<Row, Error> {
+    if effort.counted.is_some_and(|counted| counted != name.trim()) {
+        return Ok(Row {
+            name,
+            ns: Summary::of(&[0.0]),
+            allocations_per_packet: 0.0,
+        });
+    }
     let mut rounds = Vec::with_capacity(effort.rounds);
     for number in 0..=effort.rounds {
-        let mut round = Round::default();
+        let mut round = Round {
+            counted: effort.counted.is_some() && number > 0,
+            ..Round::default()
+        };
         let passes = if number == 0 { WARM_UP } else { effort.passes };
         for _ in 0..passes {
             pass(&mut round)?;
@@ -110,6 +149,9 @@ fn measure(
         .map(|round| round.ns as f64 / round.packets as f64)
         .collect();
     let packets: u64 = rounds.iter().map(|round| round.packets).sum();
+    if effort.counted.is_some() {
+        println!("{packets} packets");
+    }
     let allocations: u64 = rounds.iter().map(|round| round.allocations).sum();
     Ok(Row {
         name,
@@ -119,7 +161,7 @@ fn measure(
 }
 
 /// From port to port. Returns the share of packets that did not conform.
-fn whole(effort: Effort, tables: &[std::sync::Arc<ContractTable>; 2], rows: &mut Vec<Row>) -> Result<f64, Error> {
+fn whole(effort: Effort<'_>, tables: &[std::sync::Arc<ContractTable>; 2], rows: &mut Vec<Row>) -> Result<f64, Error> {
     let mut lane = MemoryLane::new(tables[0].clone(), false, SEED)?;
     rows.push(measure("whole worker, parse to schedule", effort, |round| {
         round.time(PASS, || lane.run());
@@ -154,7 +196,7 @@ fn whole(effort: Effort, tables: &[std::sync::Arc<ContractTable>; 2], rows: &mut
 }
 
 /// One stage at a time, over the packets of all flows in random order.
-fn stages(effort: Effort, tables: &[std::sync::Arc<ContractTable>; 2], rows: &mut Vec<Row>) -> Result<(), Error> {
+fn stages(effort: Effort<'_>, tables: &[std::sync::Arc<ContractTable>; 2], rows: &mut Vec<Row>) -> Result<(), Error> {
     let mut random = Random::new(SEED);
     let flows = workload::flows(&mut random);
     let mut packets: Vec<Vec<u8>> = (0..PASS)
@@ -218,7 +260,7 @@ fn stages(effort: Effort, tables: &[std::sync::Arc<ContractTable>; 2], rows: &mu
 }
 
 fn meter(
-    effort: Effort,
+    effort: Effort<'_>,
     table: &ContractTable,
     classifier: &mut PathClassifier,
     headers: &[Headers],
@@ -290,7 +332,7 @@ impl Sink<Item> for Take {
     }
 }
 
-fn rings(effort: Effort, table: &ContractTable) -> Result<Row, Error> {
+fn rings(effort: Effort<'_>, table: &ContractTable) -> Result<Row, Error> {
     let mut rings: Rings<Item> = Rings::new(dataplane::path::RING_CAPACITY);
     let mut random = Random::new(SEED);
     let places: Vec<(Half, RingId)> = (0..PASS)
