@@ -62,7 +62,7 @@ pub use profile::{BURST_BYTES_MAX, Profile, ProfileError, RATE_BPS};
 
 use crate::clock::Nanos;
 use crate::word::UNITS_PER_BYTE;
-use bucket::{Bucket, Credit, Fill, Loan, NoLoan, Own, Place, Shared, credit_most, peek, units};
+use bucket::{Bucket, Credit, Fill, Loan, NoLoan, Own, Place, Shared, Sharers, peek, units};
 use profile::Kind;
 
 /// What a meter says of a packet, and what an earlier one has said. Green is conforming; yellow and red are
@@ -105,7 +105,7 @@ pub struct Buckets {
 #[derive(Clone, Copy, Debug)]
 pub struct Sharing<'a> {
     buckets: &'a Buckets,
-    workers_log2: u32,
+    sharers: Sharers,
 }
 
 /// How full the buckets are, for `status`, in whole bytes.
@@ -171,7 +171,7 @@ impl Buckets {
     pub fn among(&self, workers: usize) -> Sharing<'_> {
         Sharing {
             buckets: self,
-            workers_log2: workers.next_power_of_two().trailing_zeros(),
+            sharers: Sharers::new(workers),
         }
     }
 }
@@ -202,9 +202,8 @@ impl Meter {
         if workers < 2 {
             return 0;
         }
-        let workers_log2 = workers.next_power_of_two().trailing_zeros();
         let fulls = [self.profile.committed.full, self.profile.second.full];
-        let most = fulls.map(|full| credit_most(full, workers_log2) / UNITS_PER_BYTE);
+        let most = fulls.map(|full| Sharers::new(workers).most(full) / UNITS_PER_BYTE);
         workers as u64 * most[0].max(most[1])
     }
 
@@ -220,14 +219,14 @@ impl Meter {
     #[inline]
     #[must_use]
     pub fn color_shared(&self, sharing: Sharing<'_>, purse: &Purse, bytes: u32, now: Nanos, arrived: Color) -> Color {
-        let Sharing { buckets, workers_log2 } = sharing;
+        let Sharing { buckets, sharers } = sharing;
         let committed = Bucket {
             place: &buckets.committed,
-            loan: Credit::new(&purse.committed, workers_log2),
+            loan: Credit::new(&purse.committed, sharers),
         };
         let second = Bucket {
             place: &buckets.second,
-            loan: Credit::new(&purse.second, workers_log2),
+            loan: Credit::new(&purse.second, sharers),
         };
         self.judge(&committed, &second, bytes, now, arrived)
     }
@@ -251,13 +250,13 @@ impl Meter {
         now: Nanos,
     ) -> Levels {
         let Profile { committed, second, .. } = self.profile;
-        let Sharing { buckets, workers_log2 } = sharing;
+        let Sharing { buckets, sharers } = sharing;
         let (mut lent_of_committed, mut lent_of_second) = (0, 0);
         for purse in purses {
-            lent_of_committed += Credit::new(&purse.committed, workers_log2).left(committed.full);
-            lent_of_second += Credit::new(&purse.second, workers_log2).left(second.full);
+            lent_of_committed += Credit::new(&purse.committed, sharers).left(committed.full);
+            lent_of_second += Credit::new(&purse.second, sharers).left(second.full);
         }
-        let unlent = |fill: Fill| fill.less(credit_most(fill.full, workers_log2) << workers_log2);
+        let unlent = |fill: Fill| fill.less(sharers.most_of_all(fill.full));
         let (committed, overflow) = peek(&buckets.committed, unlent(committed), now.0);
         let (second, _) = peek(&buckets.second, unlent(second), now.0);
         self.rounded(committed + lent_of_committed, second + lent_of_second, overflow)
