@@ -286,7 +286,7 @@ fn assert_windows(numbers: &Numbers, judged: &[Judged]) -> Result<(), TestCaseEr
 }
 
 proptest! {
-    #![proptest_config(config(600))]
+    #![proptest_config(config(250))]
 
     /// No byte above the entitlement in any window, however many the workers and however wrong their clocks. A packet that
     /// is judged by a late clock stretches its window to that time, and by no more.
@@ -313,6 +313,49 @@ proptest! {
             prop_assert!(levels.second_bytes.unwrap_or(0) <= numbers.second_burst);
         }
         assert_windows(&numbers, &judged)?;
+    }
+
+    /// Every single verdict is that of one exact bucket which has given what the workers have given, unless the packet is
+    /// within the stated under-grant of that bucket's level, and within what the rate gives while a clock is late. Where
+    /// RFC 2697's overflow comes early, C and E together hold it.
+    #[test]
+    fn verdicts_of_several_workers_are_an_exact_buckets_but_for_the_stated_bytes(
+        numbers in numbers(),
+        workers in workers(),
+        start in 0_u64..YEAR_NS,
+        late_max in prop_oneof![2 => Just(0_u64), 1 => 0_u64..1_000_000],
+        packets in prop::collection::vec(packet(), 1..150),
+    ) {
+        let start = start + late_max;
+        let (meter, shared, mut ledger) = (numbers.meter(), Shared::among(workers), Ledger::full(numbers, start));
+        let (mut clock, under) = (start, i128::from(meter.under_grant_bytes(workers)) * UNITS);
+        for (index, packet) in packets.into_iter().enumerate() {
+            clock = clock.saturating_add(packet.gap.ns(&numbers));
+            ledger.advance(clock);
+            let now = clock - late_max * u64::from(packet.late) / 256;
+            let bytes = packet.size.bytes(&numbers);
+            let color = shared.color(&meter, packet.worker % workers, bytes, now, packet.arrived);
+            let size = i128::from(bytes) * UNITS;
+            let (first, second) = asked(&numbers, packet.arrived, color);
+            let late = i128::from(late_max) * i128::from(numbers.rate);
+            match first {
+                Some(true) => prop_assert!(size <= ledger.first + late, "packet {} is green above {:?}", index, ledger),
+                Some(false) => prop_assert!(size > ledger.first - under - late, "packet {} is not green, {:?}", index, ledger),
+                None => {}
+            }
+            let overflows = numbers.rfc == Rfc::R2697;
+            let (in_reach, second_under, late) = if overflows {
+                (ledger.first + ledger.second, 2 * under, late)
+            } else {
+                (ledger.second, under, i128::from(late_max) * i128::from(numbers.second_rate))
+            };
+            match second {
+                Some(true) => prop_assert!(size <= in_reach + late, "packet {} is yellow above {:?}", index, ledger),
+                Some(false) => prop_assert!(size > ledger.second - second_under - late, "packet {} is red, {:?}", index, ledger),
+                None => {}
+            }
+            ledger.charge(bytes, color);
+        }
     }
 
     /// Over reloads, too: at most the largest burst so far, and the largest rate of the window's generations.
@@ -385,6 +428,31 @@ fn full_is_the_whole_burst() {
     }
 }
 
+/// The worst for a worker: the bucket has run over while no credit was full, and then all others borrow.
+#[test]
+fn the_stated_under_grant_is_the_worst_there_is() {
+    for workers in WORKERS {
+        let burst = lending_1000(workers);
+        let (meter, shared) = (token_bucket(8_000_000_000, burst), Shared::among(workers));
+        for worker in 0..workers {
+            assert!(shared.green(&meter, worker, 1_000, 0), "from its credit");
+        }
+        let idle = 1_000_000_000;
+        for worker in 1..workers {
+            assert!(shared.green(&meter, worker, 1, idle), "borrows 1,000 bytes");
+        }
+        let exact = burst - (workers as u64 - 1);
+        let under = meter.under_grant_bytes(workers);
+        assert!(
+            shared.green(&meter, 0, (exact - under) as u32, idle),
+            "{workers} workers, {under} bytes"
+        );
+        assert!(under <= burst / 4);
+        let lost = (2 * workers as u64 - 1) * 1_000;
+        assert_eq!(under, lost, "no more than needed");
+    }
+}
+
 /// The largest packet of networks with jumbo frames always fits where it would fit one worker's bucket.
 #[test]
 fn a_jumbo_packet_fits_a_full_bucket_whatever_others_hold() {
@@ -399,6 +467,66 @@ fn a_jumbo_packet_fits_a_full_bucket_whatever_others_hold() {
                 assert!(shared.green(&meter, worker, 0, idle));
             }
             assert!(shared.green(&meter, 0, 9_216, idle), "{workers} workers, {burst} bytes");
+        }
+    }
+}
+
+/// Twice the rate offered, to any worker: of all green bytes never more than the stated ones and a packet are missing,
+/// and once the burst is spent, the rate is exact to 0.1 %.
+#[test]
+fn a_greedy_load_loses_the_stated_bytes_once() {
+    for workers in WORKERS {
+        for (rate, burst, bytes) in [
+            (8_000, 20_000, 1_500),
+            (1_234_567_891, 200_000, 64),
+            (1_234_567_891, 200_000, 9_216),
+            (400_000_000_000, 2_000_000_000, 40_000_000),
+        ] {
+            let numbers = Numbers {
+                rfc: Rfc::None,
+                aware: false,
+                rate,
+                burst,
+                second_rate: 0,
+                second_burst: 0,
+            };
+            let (meter, shared) = (numbers.meter(), Shared::among(workers));
+            let (mut one_bucket, mut random) = (Ledger::full(numbers, 0), Random(workers as u64));
+            let (mut expected, mut found, mut steady) = (0_u64, 0_u64, None);
+            let packets = 4 * burst / u64::from(bytes) + 4_000;
+            for packet in 0..packets {
+                let now = (u128::from(packet) * u128::from(bytes) * UNITS as u128 / (2 * u128::from(rate))) as u64;
+                one_bucket.advance(now);
+                if one_bucket.first >= i128::from(bytes) * UNITS {
+                    one_bucket.charge(bytes, Color::Green);
+                    expected += u64::from(bytes);
+                }
+                // At first each worker in turn, then some more than others.
+                let worker = random.between(0, workers as u64 - 1).min(random.between(0, packet)) as usize;
+                found += if shared.green(&meter, worker, bytes, now) {
+                    u64::from(bytes)
+                } else {
+                    0
+                };
+                let missing = expected.saturating_sub(found);
+                assert!(
+                    missing <= meter.under_grant_bytes(workers) + u64::from(bytes),
+                    "{missing} of {expected} bytes, {workers} workers"
+                );
+                if packet == packets / 4 * 3 {
+                    steady = Some((now, found));
+                }
+                if packet == packets - 1
+                    && let Some((then, before)) = steady
+                {
+                    let entitled = (u128::from(rate) * u128::from(now - then) / UNITS as u128) as u64;
+                    let error = entitled.abs_diff(found - before);
+                    assert!(
+                        error <= entitled / 1_000 + u64::from(bytes),
+                        "{error} of {entitled} bytes, {workers} workers"
+                    );
+                }
+            }
         }
     }
 }

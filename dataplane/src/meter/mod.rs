@@ -28,11 +28,13 @@
 //!   the word's time forward, rate × the move, once. So between any two instants of the word's time all workers together
 //!   give at most burst + rate × interval, however their clocks disagree. RFC 2698 and 4115 never need two buckets in one
 //!   step: each packet asks them in the RFC's order and pays the first that decides.
-//! - *Under-grant*: what lies in other workers' credits is out of a worker's reach. Of the burst, that is at most
-//!   workers × `most` bytes ([`Meter::under_grant_bytes`]), at most 1/8 of it, and 0 with one worker. `most` leaves 9,216 bytes
-//!   unlent, so a packet that fits the burst of a small bucket still does. Of the rate it is nothing: a credit stays until
-//!   its worker spends it and is topped up only by what it lacks. Nothing is ever given back and nothing expires, so there is
-//!   no scan, no timer, and no hand-off.
+//! - *Under-grant*: what lies in other workers' credits is out of a worker's reach, and the shared word runs over while
+//!   credits are not full. Of the burst, that is at most (2 × workers - 1) × `most` bytes ([`Meter::under_grant_bytes`]) and at
+//!   most a quarter of it, and 0 with one worker: all credits are spent and the word runs over, which loses up to workers × `most`;
+//!   then all other workers borrow. `most` leaves 9,216 bytes unlent, so a packet that fits the burst of a small bucket still
+//!   does. Of the rate it is nothing: a credit stays until its worker spends it and is topped up only by what it lacks, and a
+//!   word that runs over is one that is not asked. Nothing is ever given back and nothing expires, so there is no scan, no
+//!   timer, and no hand-off.
 //! - *Late clocks*: a worker whose `now` is behind sees rate × lag less, for as long as it lags. These tokens are late, not lost.
 //! - *Progress*: a failed exchange means that another worker's has succeeded; after 64 of them in one packet, that packet goes
 //!   without tokens (an under-grant of its size). So there is no unbounded retry.
@@ -195,16 +197,19 @@ impl Meter {
         self.profile.committed.rate_bps
     }
 
-    /// What a contract's burst can seem short of to one of `workers` workers, in bytes, because others hold it: the greater of
-    /// its two buckets' bounds.
+    /// What a contract's burst can seem short of to one of `workers` workers, in bytes, because others hold it or because
+    /// it has run over while they did not: the greater of its two buckets' bounds, rounded up.
     #[must_use]
     pub fn under_grant_bytes(&self, workers: usize) -> u64 {
         if workers < 2 {
             return 0;
         }
-        let fulls = [self.profile.committed.full, self.profile.second.full];
-        let most = fulls.map(|full| Sharers::new(workers).most(full) / UNITS_PER_BYTE);
-        workers as u64 * most[0].max(most[1])
+        let sharers = Sharers::new(workers);
+        let out_of_reach = |fill: Fill| 2 * sharers.most_of_all(fill.full) - sharers.most(fill.full);
+        let Profile { committed, second, .. } = self.profile;
+        out_of_reach(committed)
+            .max(out_of_reach(second))
+            .div_ceil(UNITS_PER_BYTE)
     }
 
     /// The colour of a packet of `bytes` (of the counted layer) that came at `now` with the colour `arrived`; takes from
