@@ -550,3 +550,35 @@ fn a_clock_step_forward_and_back_grants_the_rate_once() {
         assert!(!shared.green(&meter, 0, 1, 20_000));
     }
 }
+
+/// What status shows of E is what E can give, also while its overflow still lies in C.
+#[test]
+fn levels_show_no_overflow_that_has_no_room() {
+    let workers = 4;
+    let burst = lending_1000(workers);
+    let numbers = Numbers {
+        rfc: Rfc::R2697,
+        aware: true,
+        rate: 8_000_000_000,
+        burst: 100,
+        second_rate: 0,
+        second_burst: burst,
+    };
+    let (meter, shared) = (numbers.meter(), Shared::among(workers));
+    assert!(shared.green(&meter, 0, 1, 0), "C begins to fill");
+    for worker in 0..workers {
+        let color = shared.color(&meter, worker, 1_000, 0, Color::Yellow);
+        assert_eq!(color, Color::Yellow, "from its credit");
+    }
+    let idle = 1_000_000_000;
+    let shown = shared.levels(&meter, idle).second_bytes.unwrap();
+    let mut given = 0;
+    for worker in 0..workers {
+        for bytes in [16_384, 4_096, 1_024, 256, 64, 16, 4, 1] {
+            while shared.color(&meter, worker, bytes, idle, Color::Yellow) == Color::Yellow {
+                given += u64::from(bytes);
+            }
+        }
+    }
+    assert_eq!(shown, given);
+}

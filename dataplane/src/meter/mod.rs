@@ -242,8 +242,8 @@ impl Meter {
     pub fn levels(&self, purse: &Purse, now: Nanos) -> Levels {
         let Profile { committed, second, .. } = self.profile;
         let (committed, overflow) = peek(&purse.committed, committed, now.0);
-        let (second, _) = peek(&purse.second, second, now.0);
-        self.rounded(committed, second, overflow)
+        let second = self.peek_second(&purse.second, second, overflow, now);
+        self.rounded(committed, second)
     }
 
     /// The same for several workers, of whom these are all `purses`.
@@ -263,19 +263,24 @@ impl Meter {
         }
         let unlent = |fill: Fill| fill.less(sharers.most_of_all(fill.full));
         let (committed, overflow) = peek(&buckets.committed, unlent(committed), now.0);
-        let (second, _) = peek(&buckets.second, unlent(second), now.0);
-        self.rounded(committed + lent_of_committed, second + lent_of_second, overflow)
+        let second = self.peek_second(&buckets.second, unlent(second), overflow, now);
+        self.rounded(committed + lent_of_committed, second + lent_of_second)
     }
 
-    fn rounded(&self, committed: u64, second: u64, overflow: u128) -> Levels {
-        let second = match self.profile.kind {
-            Kind::TokenBucket => None,
-            Kind::SrTcm => Some((u128::from(second) + overflow).min(u128::from(self.profile.second.full)) as u64),
-            Kind::TrTcm | Kind::TrTcm4115 => Some(second),
-        };
+    /// The second bucket's level at `now`, with RFC 2697's `overflow` that C has not handed over yet, as far as it has room.
+    fn peek_second(&self, place: &impl Place, fill: Fill, overflow: u128, now: Nanos) -> u64 {
+        let (level, _) = peek(place, fill, now.0);
+        match self.profile.kind {
+            Kind::SrTcm => (u128::from(level) + overflow).min(u128::from(fill.full)) as u64,
+            Kind::TokenBucket | Kind::TrTcm | Kind::TrTcm4115 => level,
+        }
+    }
+
+    fn rounded(&self, committed: u64, second: u64) -> Levels {
+        let has_second = self.profile.kind != Kind::TokenBucket;
         Levels {
             committed_bytes: committed / UNITS_PER_BYTE,
-            second_bytes: second.map(|level| level / UNITS_PER_BYTE),
+            second_bytes: has_second.then_some(second / UNITS_PER_BYTE),
         }
     }
 
