@@ -3,7 +3,9 @@
 
 mod sharers;
 
-use dataplane::meter::Color;
+use dataplane::cells::{Cells, SlotId};
+use dataplane::clock::Nanos;
+use dataplane::meter::{Color, Meter};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
 use sharers::{Numbers, RFCS, Random, Rfc, Shared, UNITS, token_bucket};
@@ -581,4 +583,38 @@ fn levels_show_no_overflow_that_has_no_room() {
         }
     }
     assert_eq!(shown, given);
+}
+
+/// A reload to a larger burst finds what is there, and no tokens that nobody has saved: also where some workers have not
+/// seen a packet of this contract yet.
+#[test]
+fn a_larger_burst_keeps_the_level() {
+    for workers in [1, 2, 3, 8] {
+        for burst in [5_000, 20_000, 1_000_000] {
+            let cells = Cells::new(workers).grown(1);
+            let (slot, worker) = (SlotId(0), 0);
+            let color = |meter: &Meter, bytes, now| {
+                let purse = &cells.of(worker).cell(slot).purse;
+                match cells.of(worker).sharing(slot) {
+                    None => meter.color(purse, bytes, now, Color::Green),
+                    Some(sharing) => meter.color_shared(sharing, purse, bytes, now, Color::Green),
+                }
+            };
+            let (old, new) = (token_bucket(8_000, burst), token_bucket(8_000, 2_000_000_000));
+            cells.refill(&old, slot);
+            let now = Nanos(77);
+            assert_eq!(cells.levels(&old, slot, now).committed_bytes, burst);
+            let most = burst as u32 - old.under_grant_bytes(workers) as u32;
+            assert_eq!(color(&old, most, now), Color::Green);
+            let before = cells.levels(&old, slot, now).committed_bytes;
+            assert_eq!(before, burst - u64::from(most));
+            assert_eq!(
+                cells.levels(&new, slot, now).committed_bytes,
+                before,
+                "{workers} workers"
+            );
+            cells.refill(&new, slot);
+            assert_eq!(cells.levels(&new, slot, now).committed_bytes, 2_000_000_000);
+        }
+    }
 }

@@ -116,8 +116,9 @@ impl Own {
         }
     }
 
+    /// Full again. One store, for its worker may be storing, too: with two, it could be full twice.
     pub(super) fn refresh(&self) {
-        self.store(State::FRESH);
+        self.at.store(FRESH, Ordering::Relaxed);
     }
 
     #[inline]

@@ -189,8 +189,7 @@ fn refilling_beside_spenders_is_one_burst_more() {
         let refill = {
             let state = Arc::clone(&state);
             thread::spawn(move || {
-                state.buckets.reset();
-                state.purses.iter().for_each(Purse::reset);
+                meter.refill_shared(state.buckets.among(WORKERS), state.purses.iter());
             })
         };
         let granted = run(meter, &state, [&[(12, 50), (14, 50)], &[(13, 60)]]);
@@ -223,5 +222,26 @@ fn two_generations_of_a_meter_share_their_tokens() {
         // The credits lent before, and what accrued since.
         assert!(granted.green + late <= 2 * WORKERS as u64 + 5);
         assert!(state.levels(new, 15).committed_bytes <= 100);
+    });
+}
+
+/// The same for the purse of an only worker: a store that is half done fills it once, not twice.
+#[test]
+fn refilling_an_only_workers_purse_is_one_burst_more() {
+    model(|| {
+        let meter = Meter::new(Profile::token_bucket(BYTE_PER_NS, 100).unwrap(), false);
+        let purse = Arc::new(Purse::new());
+        assert_eq!(meter.color(&purse, 100, Nanos(10), Color::Green), Color::Green);
+        let refill = {
+            let purse = Arc::clone(&purse);
+            thread::spawn(move || meter.refill(&purse))
+        };
+        let green = [11, 12, 13, 14]
+            .iter()
+            .filter(|&&now| meter.color(&purse, 60, Nanos(now), Color::Green) == Color::Green)
+            .count() as u64;
+        refill.join().unwrap();
+        let left = meter.levels(&purse, Nanos(14)).committed_bytes;
+        assert!(60 * green + left <= 100 + 4, "{green} and {left}");
     });
 }

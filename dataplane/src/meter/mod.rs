@@ -137,12 +137,6 @@ impl Purse {
             second: Own::fresh(),
         }
     }
-
-    /// Full again: for a contract that was away for some time and comes back. While it is away its worker does not use it.
-    pub fn reset(&self) {
-        self.committed.refresh();
-        self.second.refresh();
-    }
 }
 
 impl Default for Purse {
@@ -159,12 +153,6 @@ impl Buckets {
             committed: Shared::fresh(),
             second: Shared::fresh(),
         }
-    }
-
-    /// As [`Purse::reset`].
-    pub fn reset(&self) {
-        self.committed.refresh();
-        self.second.refresh();
     }
 
     /// These buckets, shared by `workers` workers (more than one), each with a purse of its own.
@@ -234,6 +222,26 @@ impl Meter {
             loan: Credit::new(&purse.second, sharers),
         };
         self.judge(&committed, &second, bytes, now, arrived)
+    }
+
+    /// Fills an only worker's `purse`, for a contract that begins. Control thread. If the worker is just then judging a packet
+    /// by the contract that was there before, the purse is filled once or, at worst, left as it is.
+    pub fn refill(&self, purse: &Purse) {
+        purse.committed.refresh();
+        purse.second.refresh();
+    }
+
+    /// The same for several workers, of whom these are all `purses`. Credits are filled to what this meter lends, so that a
+    /// later one with larger bursts finds no more in those that were never used.
+    pub fn refill_shared<'a>(&self, sharing: Sharing<'_>, purses: impl Iterator<Item = &'a Purse>) {
+        let Sharing { buckets, sharers } = sharing;
+        let Profile { committed, second, .. } = self.profile;
+        buckets.committed.refresh();
+        buckets.second.refresh();
+        for purse in purses {
+            Credit::new(&purse.committed, sharers).set(sharers.most(committed.full));
+            Credit::new(&purse.second, sharers).set(sharers.most(second.full));
+        }
     }
 
     /// The levels of an only worker's `purse` at `now`, rounded down to bytes; takes nothing. While the worker runs, what is
