@@ -149,11 +149,15 @@ impl Compiler {
         let classifier = classifier.compile()?;
 
         self.cells = self.cells.grown(self.slots.len());
-        for (slot, since) in &entries.live {
+        for contract in &entries.contracts {
             // A contract that begins starts full, also where another one for the same traffic has just ended; one that
             // lives on, whatever else of it has changed, keeps its level.
-            if self.live.get(slot) != Some(since) {
-                self.cells.refill(*slot);
+            let since = entries.live.get(&contract.slot);
+            if since.is_some()
+                && since != self.live.get(&contract.slot)
+                && let Judge::Meter(meter) = &contract.judge
+            {
+                self.cells.refill(meter, contract.slot);
             }
         }
         self.live = std::mem::take(&mut entries.live);

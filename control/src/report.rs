@@ -100,7 +100,7 @@ pub struct ContractReport {
     pub active: bool,
     /// Committed rate in bit/s of the counted layer.
     pub rate_bps: u64,
-    /// Bytes of the burst that can be out of one worker's reach because others have borrowed them; 0 with one worker.
+    /// Bytes of the burst that can be out of one worker's reach because it shares them with others; 0 with one worker.
     #[serde(default)]
     pub under_grant_bytes: u64,
     /// Tokens in the committed bucket and, if the meter has two, the second, in bytes.

@@ -22,7 +22,7 @@ pub struct Status {
     pub last_reload_error: Option<String>,
     /// Worst over-grant in bytes that sharing one contract between the workers can cost.
     pub over_grant_bytes: u64,
-    /// Most bytes of a contract's burst that can be out of one worker's reach because other workers have borrowed them; each
+    /// Most bytes of a contract's burst that can be out of one worker's reach because it shares them with others; each
     /// contract says its own.
     #[serde(default)]
     pub under_grant_bytes: u64,

@@ -98,15 +98,11 @@ impl Cells {
         }
     }
 
-    /// Fills the buckets of a contract that begins.
-    pub fn refill(&self, slot: SlotId) {
-        if let Some(buckets) = at(&self.shared, slot) {
-            buckets.reset();
-        }
-        for lists in &self.workers {
-            if let Some(cell) = at(&lists.cells, slot) {
-                cell.purse.reset();
-            }
+    /// Fills the buckets of a contract that begins with `meter`.
+    pub fn refill(&self, meter: &Meter, slot: SlotId) {
+        match at(&self.shared, slot) {
+            None => meter.refill(&self.of(0).cell(slot).purse),
+            Some(buckets) => meter.refill_shared(buckets.among(self.workers()), self.purses(slot)),
         }
     }
 
@@ -115,11 +111,12 @@ impl Cells {
     pub fn levels(&self, meter: &Meter, slot: SlotId, now: Nanos) -> Levels {
         match at(&self.shared, slot) {
             None => meter.levels(&self.of(0).cell(slot).purse, now),
-            Some(buckets) => {
-                let purses = (0..self.workers()).map(|worker| &self.of(worker).cell(slot).purse);
-                meter.levels_shared(buckets.among(self.workers()), purses, now)
-            }
+            Some(buckets) => meter.levels_shared(buckets.among(self.workers()), self.purses(slot), now),
         }
+    }
+
+    fn purses(&self, slot: SlotId) -> impl Iterator<Item = &Purse> {
+        (0..self.workers()).map(move |worker| &self.of(worker).cell(slot).purse)
     }
 }
 

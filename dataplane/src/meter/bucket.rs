@@ -116,8 +116,9 @@ impl Own {
         }
     }
 
+    /// Full again. One store, for its worker may be storing, too: with two, it could be full twice.
     pub(super) fn refresh(&self) {
-        self.store(State::FRESH);
+        self.at.store(FRESH, Ordering::Relaxed);
     }
 
     #[inline]
@@ -210,12 +211,12 @@ impl Loan for NoLoan {
 /// alone. One that was never used is full, as buckets begin.
 pub(super) struct Credit<'a> {
     own: &'a Own,
-    workers_log2: u32,
+    sharers: Sharers,
 }
 
 impl<'a> Credit<'a> {
-    pub(super) fn new(own: &'a Own, workers_log2: u32) -> Self {
-        Self { own, workers_log2 }
+    pub(super) fn new(own: &'a Own, sharers: Sharers) -> Self {
+        Self { own, sharers }
     }
 }
 
@@ -233,12 +234,12 @@ impl Loan for Credit<'_> {
 
     #[inline]
     fn most(&self, full: u64) -> u64 {
-        credit_most(full, self.workers_log2)
+        self.sharers.most(full)
     }
 
     #[inline]
     fn most_of_all(&self, full: u64) -> u64 {
-        self.most(full) << self.workers_log2
+        self.sharers.most_of_all(full)
     }
 }
 
@@ -253,11 +254,36 @@ const UNLENT_BYTES: u64 = 9_216;
 /// Of what is lent, all workers together hold at most this part of the burst: 2^-3.
 const LENT_LOG2: u32 = 3;
 
-/// The most that each of `2^workers_log2` workers borrows ahead from a bucket that is full at `full`.
-#[inline]
-pub(super) fn credit_most(full: u64, workers_log2: u32) -> u64 {
-    let share = full.saturating_sub(UNLENT_BYTES * UNITS_PER_BYTE) >> (LENT_LOG2 + workers_log2);
-    share.min(CREDIT_BYTES_MAX * UNITS_PER_BYTE)
+/// The workers that share a bucket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sharers {
+    workers: u32,
+    /// Of the power of two not below: every packet asks what its worker may hold, and a shift is quicker than a division.
+    log2: u32,
+}
+
+impl Sharers {
+    #[inline]
+    pub(super) fn new(workers: usize) -> Self {
+        Self {
+            workers: workers as u32,
+            log2: workers.next_power_of_two().trailing_zeros(),
+        }
+    }
+
+    /// The most that each of them borrows ahead from a bucket that is full at `full`.
+    #[inline]
+    pub(super) fn most(self, full: u64) -> u64 {
+        let share = full.saturating_sub(UNLENT_BYTES * UNITS_PER_BYTE) >> (LENT_LOG2 + self.log2);
+        share.min(CREDIT_BYTES_MAX * UNITS_PER_BYTE)
+    }
+
+    /// What they hold together when all hold the most: for these workers, not for a power of two of them, or a part of the
+    /// burst would be kept for workers that do not exist.
+    #[inline]
+    pub(super) fn most_of_all(self, full: u64) -> u64 {
+        self.most(full) * u64::from(self.workers)
+    }
 }
 
 /// Exchanges that a worker attempts before it lets a packet go without tokens. Each failure is another worker's success on

@@ -18,7 +18,7 @@ fn model(test: impl Fn() + Sync + Send + 'static) {
 }
 
 /// Green and yellow bytes.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Granted {
     green: u64,
     yellow: u64,
@@ -189,8 +189,7 @@ fn refilling_beside_spenders_is_one_burst_more() {
         let refill = {
             let state = Arc::clone(&state);
             thread::spawn(move || {
-                state.buckets.reset();
-                state.purses.iter().for_each(Purse::reset);
+                meter.refill_shared(state.buckets.among(WORKERS), state.purses.iter());
             })
         };
         let granted = run(meter, &state, [&[(12, 50), (14, 50)], &[(13, 60)]]);
@@ -223,5 +222,117 @@ fn two_generations_of_a_meter_share_their_tokens() {
         // The credits lent before, and what accrued since.
         assert!(granted.green + late <= 2 * WORKERS as u64 + 5);
         assert!(state.levels(new, 15).committed_bytes <= 100);
+    });
+}
+
+/// The same for the purse of an only worker: a store that is half done fills it once, not twice.
+#[test]
+fn refilling_an_only_workers_purse_is_one_burst_more() {
+    model(|| {
+        let meter = Meter::new(Profile::token_bucket(BYTE_PER_NS, 100).unwrap(), false);
+        let purse = Arc::new(Purse::new());
+        assert_eq!(meter.color(&purse, 100, Nanos(10), Color::Green), Color::Green);
+        let refill = {
+            let purse = Arc::clone(&purse);
+            thread::spawn(move || meter.refill(&purse))
+        };
+        let green = [11, 12, 13, 14]
+            .iter()
+            .filter(|&&now| meter.color(&purse, 60, Nanos(now), Color::Green) == Color::Green)
+            .count() as u64;
+        refill.join().unwrap();
+        let left = meter.levels(&purse, Nanos(14)).committed_bytes;
+        assert!(60 * green + left <= 100 + 4, "{green} and {left}");
+    });
+}
+
+/// A bucket that lends, filled by the control thread while one worker spends credit and another borrows: what was left, a
+/// burst, and the rate.
+#[test]
+fn refilling_beside_borrowers_is_one_burst_more() {
+    model(|| {
+        let meter = Meter::new(Profile::token_bucket(BYTE_PER_NS, LENDING).unwrap(), false);
+        let state = State::new();
+        let unlent = (LENDING - 2 * WORKERS as u64) as u32;
+        assert_eq!(state.color(meter, 0, unlent, 10), Color::Green);
+        let refill = {
+            let state = Arc::clone(&state);
+            thread::spawn(move || meter.refill_shared(state.buckets.among(WORKERS), state.purses.iter()))
+        };
+        let granted = run(meter, &state, [&[(11, 2), (12, unlent), (13, 2)], &[(11, 1), (12, 3)]]);
+        refill.join().unwrap();
+        let left = state.levels(meter, 13).committed_bytes;
+        let before = 2 * WORKERS as u64;
+        assert!(granted.green + left <= before + LENDING + 3, "{granted:?} and {left}");
+    });
+}
+
+/// Two readers see at most the burst and at least nothing, while a worker moves tokens from the bucket to its credit and
+/// another fills the bucket.
+#[test]
+fn readers_of_levels_never_see_more_than_the_burst() {
+    model(|| {
+        let meter = Meter::new(Profile::sr_tcm(BYTE_PER_NS, LENDING, LENDING).unwrap(), false);
+        let state = State::new();
+        assert_eq!(state.color(meter, 0, 3, 10), Color::Green);
+        let readers = [14, 11].map(|now| {
+            let state = Arc::clone(&state);
+            thread::spawn(move || {
+                let levels = state.levels(meter, now);
+                assert!(levels.committed_bytes <= LENDING && levels.second_bytes.unwrap() <= LENDING);
+            })
+        });
+        for (now, bytes) in [(12, 3), (20, 5)] {
+            assert_eq!(state.color(meter, 1, bytes, now), Color::Green);
+        }
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+    });
+}
+
+/// A reload to a larger burst, which lends more: a late worker borrows by the old meter, another by the new one.
+#[test]
+fn two_generations_lend_no_more_than_there_is() {
+    model(|| {
+        let old = Meter::new(Profile::token_bucket(BYTE_PER_NS, LENDING).unwrap(), false);
+        let new = Meter::new(Profile::token_bucket(BYTE_PER_NS, 2 * LENDING).unwrap(), false);
+        let state = State::new();
+        old.refill_shared(state.buckets.among(WORKERS), state.purses.iter());
+        let unlent = (LENDING - 2 * WORKERS as u64) as u32;
+        assert_eq!(state.color(old, 0, unlent, 10), Color::Green);
+        let late = {
+            let state = Arc::clone(&state);
+            thread::spawn(move || {
+                let packets = [(12, 3), (14, 2)];
+                let green = packets.map(|(now, bytes)| match state.color(old, 1, bytes, now) {
+                    Color::Green => u64::from(bytes),
+                    Color::Yellow | Color::Red => 0,
+                });
+                green.iter().sum::<u64>()
+            })
+        };
+        let granted = run(new, &state, [&[(13, 2), (15, 4)]]);
+        let late = late.join().unwrap();
+        let left = state.levels(new, 15).committed_bytes;
+        assert_eq!(granted.green + late + left, 2 * WORKERS as u64 + 5);
+    });
+}
+
+/// RFC 2697 with credits in both buckets: three workers, one overflow to hand over, and no byte more than both bursts hold.
+#[test]
+fn single_rate_credits_and_overflow_stay_within_both_bursts() {
+    model(|| {
+        let meter = Meter::new(Profile::sr_tcm(BYTE_PER_NS, LENDING, LENDING).unwrap(), false);
+        let state = State::new();
+        let unlent = (LENDING - 2 * WORKERS as u64) as u32;
+        // C begins to fill at 10, and lacks 3 bytes; E lacks all that is not lent.
+        assert_eq!(state.color(meter, 0, 3, 10), Color::Green);
+        assert_eq!(state.color(meter, 3, unlent + 2, 10), Color::Green);
+        assert_eq!(state.color(meter, 3, unlent, 10), Color::Yellow);
+        let begun = u64::from(3 + unlent + 2 + unlent);
+        let granted = run(meter, &state, [&[(12, 4), (9_300, 3)], &[(9_300, 2), (9_301, 4)]]);
+        let levels = state.levels(meter, 9_301);
+        let total = begun + granted.green + granted.yellow + levels.committed_bytes + levels.second_bytes.unwrap();
+        assert!(total <= 2 * LENDING + 9_291, "{granted:?} and {levels:?}");
+        assert!(levels.committed_bytes <= LENDING && levels.second_bytes.unwrap() <= LENDING);
     });
 }

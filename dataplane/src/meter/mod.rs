@@ -28,11 +28,13 @@
 //!   the word's time forward, rate × the move, once. So between any two instants of the word's time all workers together
 //!   give at most burst + rate × interval, however their clocks disagree. RFC 2698 and 4115 never need two buckets in one
 //!   step: each packet asks them in the RFC's order and pays the first that decides.
-//! - *Under-grant*: what lies in other workers' credits is out of a worker's reach. Of the burst, that is at most
-//!   workers × `most` bytes ([`Meter::under_grant_bytes`]), at most 1/8 of it, and 0 with one worker. `most` leaves 9,216 bytes
-//!   unlent, so a packet that fits the burst of a small bucket still does. Of the rate it is nothing: a credit stays until
-//!   its worker spends it and is topped up only by what it lacks. Nothing is ever given back and nothing expires, so there is
-//!   no scan, no timer, and no hand-off.
+//! - *Under-grant*: what lies in other workers' credits is out of a worker's reach, and the shared word runs over while
+//!   credits are not full. Of the burst, that is at most (2 × workers - 1) × `most` bytes ([`Meter::under_grant_bytes`]) and at
+//!   most a quarter of it, and 0 with one worker: all credits are spent and the word runs over, which loses up to workers × `most`;
+//!   then all other workers borrow. `most` leaves 9,216 bytes unlent, so a packet that fits the burst of a small bucket still
+//!   does. Of the rate it is nothing: a credit stays until its worker spends it and is topped up only by what it lacks, and a
+//!   word that runs over is one that is not asked. Nothing is ever given back and nothing expires, so there is no scan, no
+//!   timer, and no hand-off.
 //! - *Late clocks*: a worker whose `now` is behind sees rate × lag less, for as long as it lags. These tokens are late, not lost.
 //! - *Progress*: a failed exchange means that another worker's has succeeded; after 64 of them in one packet, that packet goes
 //!   without tokens (an under-grant of its size). So there is no unbounded retry.
@@ -62,7 +64,7 @@ pub use profile::{BURST_BYTES_MAX, Profile, ProfileError, RATE_BPS};
 
 use crate::clock::Nanos;
 use crate::word::UNITS_PER_BYTE;
-use bucket::{Bucket, Credit, Fill, Loan, NoLoan, Own, Place, Shared, credit_most, peek, units};
+use bucket::{Bucket, Credit, Fill, Loan, NoLoan, Own, Place, Shared, Sharers, peek, units};
 use profile::Kind;
 
 /// What a meter says of a packet, and what an earlier one has said. Green is conforming; yellow and red are
@@ -105,7 +107,7 @@ pub struct Buckets {
 #[derive(Clone, Copy, Debug)]
 pub struct Sharing<'a> {
     buckets: &'a Buckets,
-    workers_log2: u32,
+    sharers: Sharers,
 }
 
 /// How full the buckets are, for `status`, in whole bytes.
@@ -135,12 +137,6 @@ impl Purse {
             second: Own::fresh(),
         }
     }
-
-    /// Full again: for a contract that was away for some time and comes back. While it is away its worker does not use it.
-    pub fn reset(&self) {
-        self.committed.refresh();
-        self.second.refresh();
-    }
 }
 
 impl Default for Purse {
@@ -159,19 +155,13 @@ impl Buckets {
         }
     }
 
-    /// As [`Purse::reset`].
-    pub fn reset(&self) {
-        self.committed.refresh();
-        self.second.refresh();
-    }
-
     /// These buckets, shared by `workers` workers (more than one), each with a purse of its own.
     #[inline]
     #[must_use]
     pub fn among(&self, workers: usize) -> Sharing<'_> {
         Sharing {
             buckets: self,
-            workers_log2: workers.next_power_of_two().trailing_zeros(),
+            sharers: Sharers::new(workers),
         }
     }
 }
@@ -195,17 +185,19 @@ impl Meter {
         self.profile.committed.rate_bps
     }
 
-    /// What a contract's burst can seem short of to one of `workers` workers, in bytes, because others hold it: the greater of
-    /// its two buckets' bounds.
+    /// What a contract's burst can seem short of to one of `workers` workers, in bytes, because others hold it or because
+    /// it has run over while they did not: the greater of its two buckets' bounds, rounded up.
     #[must_use]
     pub fn under_grant_bytes(&self, workers: usize) -> u64 {
         if workers < 2 {
             return 0;
         }
-        let workers_log2 = workers.next_power_of_two().trailing_zeros();
-        let fulls = [self.profile.committed.full, self.profile.second.full];
-        let most = fulls.map(|full| credit_most(full, workers_log2) / UNITS_PER_BYTE);
-        workers as u64 * most[0].max(most[1])
+        let sharers = Sharers::new(workers);
+        let out_of_reach = |fill: Fill| 2 * sharers.most_of_all(fill.full) - sharers.most(fill.full);
+        let Profile { committed, second, .. } = self.profile;
+        out_of_reach(committed)
+            .max(out_of_reach(second))
+            .div_ceil(UNITS_PER_BYTE)
     }
 
     /// The colour of a packet of `bytes` (of the counted layer) that came at `now` with the colour `arrived`; takes from
@@ -220,16 +212,36 @@ impl Meter {
     #[inline]
     #[must_use]
     pub fn color_shared(&self, sharing: Sharing<'_>, purse: &Purse, bytes: u32, now: Nanos, arrived: Color) -> Color {
-        let Sharing { buckets, workers_log2 } = sharing;
+        let Sharing { buckets, sharers } = sharing;
         let committed = Bucket {
             place: &buckets.committed,
-            loan: Credit::new(&purse.committed, workers_log2),
+            loan: Credit::new(&purse.committed, sharers),
         };
         let second = Bucket {
             place: &buckets.second,
-            loan: Credit::new(&purse.second, workers_log2),
+            loan: Credit::new(&purse.second, sharers),
         };
         self.judge(&committed, &second, bytes, now, arrived)
+    }
+
+    /// Fills an only worker's `purse`, for a contract that begins. Control thread. If the worker is just then judging a packet
+    /// by the contract that was there before, the purse is filled once or, at worst, left as it is.
+    pub fn refill(&self, purse: &Purse) {
+        purse.committed.refresh();
+        purse.second.refresh();
+    }
+
+    /// The same for several workers, of whom these are all `purses`. Credits are filled to what this meter lends, so that a
+    /// later one with larger bursts finds no more in those that were never used.
+    pub fn refill_shared<'a>(&self, sharing: Sharing<'_>, purses: impl Iterator<Item = &'a Purse>) {
+        let Sharing { buckets, sharers } = sharing;
+        let Profile { committed, second, .. } = self.profile;
+        buckets.committed.refresh();
+        buckets.second.refresh();
+        for purse in purses {
+            Credit::new(&purse.committed, sharers).set(sharers.most(committed.full));
+            Credit::new(&purse.second, sharers).set(sharers.most(second.full));
+        }
     }
 
     /// The levels of an only worker's `purse` at `now`, rounded down to bytes; takes nothing. While the worker runs, what is
@@ -238,8 +250,8 @@ impl Meter {
     pub fn levels(&self, purse: &Purse, now: Nanos) -> Levels {
         let Profile { committed, second, .. } = self.profile;
         let (committed, overflow) = peek(&purse.committed, committed, now.0);
-        let (second, _) = peek(&purse.second, second, now.0);
-        self.rounded(committed, second, overflow)
+        let second = self.peek_second(&purse.second, second, overflow, now);
+        self.rounded(committed, second)
     }
 
     /// The same for several workers, of whom these are all `purses`.
@@ -251,27 +263,32 @@ impl Meter {
         now: Nanos,
     ) -> Levels {
         let Profile { committed, second, .. } = self.profile;
-        let Sharing { buckets, workers_log2 } = sharing;
+        let Sharing { buckets, sharers } = sharing;
         let (mut lent_of_committed, mut lent_of_second) = (0, 0);
         for purse in purses {
-            lent_of_committed += Credit::new(&purse.committed, workers_log2).left(committed.full);
-            lent_of_second += Credit::new(&purse.second, workers_log2).left(second.full);
+            lent_of_committed += Credit::new(&purse.committed, sharers).left(committed.full);
+            lent_of_second += Credit::new(&purse.second, sharers).left(second.full);
         }
-        let unlent = |fill: Fill| fill.less(credit_most(fill.full, workers_log2) << workers_log2);
+        let unlent = |fill: Fill| fill.less(sharers.most_of_all(fill.full));
         let (committed, overflow) = peek(&buckets.committed, unlent(committed), now.0);
-        let (second, _) = peek(&buckets.second, unlent(second), now.0);
-        self.rounded(committed + lent_of_committed, second + lent_of_second, overflow)
+        let second = self.peek_second(&buckets.second, unlent(second), overflow, now);
+        self.rounded(committed + lent_of_committed, second + lent_of_second)
     }
 
-    fn rounded(&self, committed: u64, second: u64, overflow: u128) -> Levels {
-        let second = match self.profile.kind {
-            Kind::TokenBucket => None,
-            Kind::SrTcm => Some((u128::from(second) + overflow).min(u128::from(self.profile.second.full)) as u64),
-            Kind::TrTcm | Kind::TrTcm4115 => Some(second),
-        };
+    /// The second bucket's level at `now`, with RFC 2697's `overflow` that C has not handed over yet, as far as it has room.
+    fn peek_second(&self, place: &impl Place, fill: Fill, overflow: u128, now: Nanos) -> u64 {
+        let (level, _) = peek(place, fill, now.0);
+        match self.profile.kind {
+            Kind::SrTcm => (u128::from(level) + overflow).min(u128::from(fill.full)) as u64,
+            Kind::TokenBucket | Kind::TrTcm | Kind::TrTcm4115 => level,
+        }
+    }
+
+    fn rounded(&self, committed: u64, second: u64) -> Levels {
+        let has_second = self.profile.kind != Kind::TokenBucket;
         Levels {
             committed_bytes: committed / UNITS_PER_BYTE,
-            second_bytes: second.map(|level| level / UNITS_PER_BYTE),
+            second_bytes: has_second.then_some(second / UNITS_PER_BYTE),
         }
     }
 
