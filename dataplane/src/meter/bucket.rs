@@ -11,6 +11,7 @@
 //! The same four operations work on a bucket that is one worker's own ([`Own`]) and on one that workers share
 //! ([`Word`], with a [`Credit`] for each of them).
 
+use crate::clock::Nanos;
 use crate::sync::{AtomicU64, Ordering};
 use crate::word::{UNITS_PER_BYTE, Word};
 
@@ -64,31 +65,23 @@ impl State {
     /// without running over: those tokens belong to the old entitlement.
     #[inline]
     fn filled(self, fill: Fill, now: u64) -> (State, u128) {
-        let now = now.min(FRESH - 1);
         if self.at == FRESH {
-            return (
-                State {
-                    level: fill.full,
-                    at: now,
-                },
-                0,
-            );
+            let level = fill.full;
+            return (State { level, at: now }, 0);
         }
-        let gain = u128::from(fill.rate_bps) * u128::from(now.saturating_sub(self.at));
         let level = self.level.min(fill.full);
-        let at = self.at.max(now);
+        // Most packets of a busy contract come with an instant that the bucket has seen.
+        if now <= self.at {
+            return (State { level, at: self.at }, 0);
+        }
+        let gain = u128::from(fill.rate_bps) * u128::from(now - self.at);
         let room = u128::from(fill.full - level);
         if gain >= room {
-            (State { level: fill.full, at }, gain - room)
-        } else {
-            (
-                State {
-                    level: level + gain as u64,
-                    at,
-                },
-                0,
-            )
+            let level = fill.full;
+            return (State { level, at: now }, gain - room);
         }
+        let level = level + gain as u64;
+        (State { level, at: now }, 0)
     }
 }
 
@@ -182,6 +175,12 @@ pub(super) trait Loan {
 
     /// The most that all workers hold together: so much less is in the bucket when it is full.
     fn most_of_all(&self, full: u64) -> u64;
+
+    /// Whether the shared bucket is known not to hold `short` at `now`.
+    fn is_dry(&self, now: u64, short: u64) -> bool;
+
+    /// Remembers that the shared bucket holds only `level` at `now`.
+    fn saw(&self, now: u64, level: u64);
 }
 
 /// Nothing is borrowed ahead.
@@ -205,6 +204,14 @@ impl Loan for NoLoan {
     fn most_of_all(&self, _full: u64) -> u64 {
         0
     }
+
+    #[inline]
+    fn is_dry(&self, _now: u64, _short: u64) -> bool {
+        false
+    }
+
+    #[inline]
+    fn saw(&self, _now: u64, _level: u64) {}
 }
 
 /// A worker's credit with a shared bucket. It lies where an only worker would keep the level, and is written by its worker
@@ -241,11 +248,28 @@ impl Loan for Credit<'_> {
     fn most_of_all(&self, full: u64) -> u64 {
         self.sharers.most_of_all(full)
     }
+
+    /// Where an only worker would keep the instant, here is the last one at which the shared bucket was dry. The rest of a
+    /// batch then does not ask it again, which under a flood of excess is what the workers would meet at.
+    #[inline]
+    fn is_dry(&self, now: u64, short: u64) -> bool {
+        short >= SMALLEST_BYTES * UNITS_PER_BYTE && self.own.at.load(Ordering::Relaxed) == now
+    }
+
+    #[inline]
+    fn saw(&self, now: u64, level: u64) {
+        if level < SMALLEST_BYTES * UNITS_PER_BYTE {
+            self.own.at.store(now, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Bytes that one worker borrows ahead at most. A contended exchange costs what some fifty packets' judgements cost; at
 /// 64 KiB even the smallest packets share it among a thousand, and more would only make bursts less exact.
 const CREDIT_BYTES_MAX: u64 = 65_536;
+
+/// The smallest packet: an IPv4 header (RFC 791 section 3.1). A bucket that holds less is dry.
+const SMALLEST_BYTES: u64 = 20;
 
 /// Bytes of a bucket that nobody borrows ahead: the largest packet of networks with jumbo frames always fits if it would
 /// fit a bucket of one worker.
@@ -307,12 +331,16 @@ impl<P: Place, L: Loan> Bucket<'_, P, L> {
             self.loan.set(left - need);
             return true;
         }
+        if self.loan.is_dry(now, need - left) {
+            return false;
+        }
         let most = self.loan.most(fill.full);
         let fill = self.unlent(fill);
         let mut state = self.place.load();
         for _ in 0..ATTEMPTS {
             let (filled, _) = state.filled(fill, now);
             let Some((level, left)) = pay(filled.level, left, need, most) else {
+                self.loan.saw(now, filled.level);
                 return false;
             };
             match self.place.replace(state, State { level, at: filled.at }) {
@@ -339,6 +367,9 @@ impl<P: Place, L: Loan> Bucket<'_, P, L> {
             self.loan.set(left - need);
             return (true, 0);
         }
+        if need.is_some_and(|need| self.loan.is_dry(now, need - left)) {
+            return (false, 0);
+        }
         let most = self.loan.most(fill.full);
         let fill = self.unlent(fill);
         let mut state = self.place.load();
@@ -346,6 +377,7 @@ impl<P: Place, L: Loan> Bucket<'_, P, L> {
             let (filled, overflow) = state.filled(fill, now);
             let paid = need.and_then(|need| pay(filled.level, left, need, most));
             if paid.is_none() && overflow == 0 && state.at != FRESH {
+                self.loan.saw(now, filled.level);
                 return (false, 0);
             }
             let level = paid.map_or(filled.level, |(level, _)| level);
@@ -416,6 +448,12 @@ impl<P: Place, L: Loan> Bucket<'_, P, L> {
 pub(super) fn peek(place: &impl Place, fill: Fill, now: u64) -> (u64, u128) {
     let (filled, overflow) = place.load().filled(fill, now);
     (filled.level, overflow)
+}
+
+/// An instant as buckets know it: the last of all stands for one that never was.
+#[inline]
+pub(super) fn instant(now: Nanos) -> u64 {
+    now.0.min(FRESH - 1)
 }
 
 /// Pays `need` from `left` of a credit and then from `level` of the bucket, and borrows ahead up to `most` from what there

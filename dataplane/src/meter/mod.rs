@@ -64,7 +64,7 @@ pub use profile::{BURST_BYTES_MAX, Profile, ProfileError, RATE_BPS};
 
 use crate::clock::Nanos;
 use crate::word::UNITS_PER_BYTE;
-use bucket::{Bucket, Credit, Fill, Loan, NoLoan, Own, Place, Shared, Sharers, peek, units};
+use bucket::{Bucket, Credit, Fill, Loan, NoLoan, Own, Place, Shared, Sharers, instant, peek, units};
 use profile::Kind;
 
 /// What a meter says of a packet, and what an earlier one has said. Green is conforming; yellow and red are
@@ -249,7 +249,7 @@ impl Meter {
     #[must_use]
     pub fn levels(&self, purse: &Purse, now: Nanos) -> Levels {
         let Profile { committed, second, .. } = self.profile;
-        let (committed, overflow) = peek(&purse.committed, committed, now.0);
+        let (committed, overflow) = peek(&purse.committed, committed, instant(now));
         let second = self.peek_second(&purse.second, second, overflow, now);
         self.rounded(committed, second)
     }
@@ -270,14 +270,14 @@ impl Meter {
             lent_of_second += Credit::new(&purse.second, sharers).left(second.full);
         }
         let unlent = |fill: Fill| fill.less(sharers.most_of_all(fill.full));
-        let (committed, overflow) = peek(&buckets.committed, unlent(committed), now.0);
+        let (committed, overflow) = peek(&buckets.committed, unlent(committed), instant(now));
         let second = self.peek_second(&buckets.second, unlent(second), overflow, now);
         self.rounded(committed + lent_of_committed, second + lent_of_second)
     }
 
     /// The second bucket's level at `now`, with RFC 2697's `overflow` that C has not handed over yet, as far as it has room.
     fn peek_second(&self, place: &impl Place, fill: Fill, overflow: u128, now: Nanos) -> u64 {
-        let (level, _) = peek(place, fill, now.0);
+        let (level, _) = peek(place, fill, instant(now));
         match self.profile.kind {
             Kind::SrTcm => (u128::from(level) + overflow).min(u128::from(fill.full)) as u64,
             Kind::TokenBucket | Kind::TrTcm | Kind::TrTcm4115 => level,
@@ -302,7 +302,7 @@ impl Meter {
         arrived: Color,
     ) -> Color {
         let arrived = if self.color_aware { arrived } else { Color::Green };
-        let (need, now) = (units(bytes), now.0);
+        let (need, now) = (units(bytes), instant(now));
         match self.profile.kind {
             Kind::TokenBucket => token_bucket(&self.profile, committed, need, now, arrived),
             Kind::SrTcm => sr_tcm(&self.profile, committed, second, need, now, arrived),
