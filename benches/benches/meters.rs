@@ -25,7 +25,7 @@ use dataplane::cells::{Cells, SlotId, WorkerCells};
 use dataplane::clock::{Clock, MonotonicClock, Nanos};
 use dataplane::contract::{Action, ClassId, Contract, Judge, Marking};
 use dataplane::frame::BATCH;
-use dataplane::meter::{Color, Meter, Profile, ProfileError};
+use dataplane::meter::{Color, Meter, Profile, ProfileError, Purse};
 use dataplane::priority::RingId;
 use governor::clock::Clock as GovernorClock;
 use governor::middleware::NoOpMiddleware;
@@ -48,7 +48,7 @@ const PACKET_NS: u64 = 100;
 /// Checks of a round by one thread, each of a meter drawn at random.
 const CHECKS: usize = 1 << 20;
 
-/// What a worker does to judge one packet: all that changes here when the meters' interface does.
+/// What one of several workers does to judge a packet.
 #[inline(always)]
 fn color(contract: &Contract, cells: WorkerCells<'_>, now: Nanos) -> Color {
     let Judge::Meter(meter) = &contract.judge else {
@@ -59,12 +59,6 @@ fn color(contract: &Contract, cells: WorkerCells<'_>, now: Nanos) -> Color {
         None => meter.color(purse, PACKET_BYTES, now, Color::Green),
         Some(sharing) => meter.color_shared(sharing, purse, PACKET_BYTES, now, Color::Green),
     }
-}
-
-/// Begins to load what [`color`] will need besides the contract.
-#[inline(always)]
-fn prefetch_state(contract: &Contract, cells: WorkerCells<'_>) {
-    prefetch(cells.cell(contract.slot));
 }
 
 fn main() -> Result<(), Error> {
@@ -124,46 +118,44 @@ const KINDS: [Kind; 4] = [
     },
 ];
 
-/// Contracts with their state, laid out as a worker finds them.
-struct Contracts {
-    contracts: Vec<Contract>,
-    cells: Cells,
+/// Meters and their state side by side, as DPDK's are: what it takes to find them by a contract is not a meter's cost.
+struct Meters {
+    meters: Vec<Meter>,
+    purses: Vec<Purse>,
 }
 
-impl Contracts {
-    /// `meters` contracts of one kind, 8 Gbit/s and some more: one may take all packets and stay green.
+impl Meters {
+    /// `meters` meters of one kind, 8 Gbit/s and some more: one may take all packets and stay green.
     fn new(kind: &Kind, meters: usize) -> Result<Self, Error> {
-        let contract = |number: usize| {
+        let meter = |number: usize| {
             let odd = number as u64 & 1023;
             let profile = (kind.profile)(8_000_000_000 + 8_000 * odd, 150_000 + odd)?;
-            contract(profile, number)
+            Ok(Meter::new(profile, false))
         };
         Ok(Self {
-            contracts: (0..meters).map(contract).collect::<Result<_, Error>>()?,
-            cells: Cells::new(1).grown(meters),
+            meters: (0..meters).map(meter).collect::<Result<_, Error>>()?,
+            purses: (0..meters).map(|_| Purse::new()).collect(),
         })
     }
 
-    /// One round: batches of contracts in `order`. Returns the time to go on from.
+    /// One round: batches of meters in `order`. Returns the time to go on from.
     fn round(&self, order: &[u32], mut now: Nanos, way: Way) -> Nanos {
         for batch in order.chunks(BATCH) {
-            let cells = self.cells.of(0);
             if !way.each {
                 now = now.plus(Nanos(PACKET_NS * BATCH as u64));
             }
             if way.prefetch {
                 for &at in batch {
-                    prefetch(&self.contracts[at as usize]);
-                }
-                for &at in batch {
-                    prefetch_state(&self.contracts[at as usize], cells);
+                    prefetch(&self.meters[at as usize]);
+                    prefetch(&self.purses[at as usize]);
                 }
             }
             for &at in batch {
                 if way.each {
                     now = now.plus(Nanos(PACKET_NS));
                 }
-                black_box(color(&self.contracts[at as usize], cells, now));
+                let (meter, purse) = (&self.meters[at as usize], &self.purses[at as usize]);
+                black_box(meter.color(purse, PACKET_BYTES, now, Color::Green));
             }
         }
         now
@@ -231,13 +223,13 @@ fn one_thread(kind: &Kind, rounds: usize, rows: &mut Vec<Row>) -> Result<(), Err
         if meters > 1 && !way.prefetch && kind.name != "RFC 2698" {
             continue;
         }
-        let contracts = Contracts::new(kind, meters)?;
+        let state = Meters::new(kind, meters)?;
         let order = order(meters);
         let mut now = Nanos::SECOND;
         let mut ns = Vec::with_capacity(rounds);
         for round in 0..=rounds {
             let start = machine::thread_ns();
-            now = contracts.round(&order, now, way);
+            now = state.round(&order, now, way);
             // The first warms the caches.
             if round > 0 {
                 ns.push((machine::thread_ns() - start) as f64 / CHECKS as f64);
@@ -256,11 +248,11 @@ fn count(row: &str, rounds: usize) -> Result<(), Error> {
     for kind in KINDS {
         for (name, meters, way) in CASES {
             if row == format!("{}, {name}", kind.name) {
-                let contracts = Contracts::new(&kind, meters)?;
+                let state = Meters::new(&kind, meters)?;
                 let order = order(meters);
-                let mut now = contracts.round(&order, Nanos::SECOND, way);
+                let mut now = state.round(&order, Nanos::SECOND, way);
                 for _ in 0..rounds {
-                    now = counted(|| contracts.round(&order, now, way));
+                    now = counted(|| state.round(&order, now, way));
                 }
                 println!("{} packets", rounds * CHECKS);
                 return Ok(());
