@@ -244,7 +244,7 @@ fn storm(meters: &[Meter], bursts: &[u64], refills_max: u64, batch_ns_max: u64, 
     let reload = || {
         let next = (current.load(Ordering::Relaxed) + 1) % meters.len();
         // Every third reload is a contract that ends and begins again.
-        if next % 3 == 0 && refills.load(Ordering::Relaxed) < refills_max {
+        if next.is_multiple_of(3) && refills.load(Ordering::Relaxed) < refills_max {
             refills.fetch_add(1, Ordering::Relaxed);
             cells.refill(&meters[next], slot);
         }
@@ -270,7 +270,7 @@ fn a_reload_storm_over_all_rates_and_bursts() {
         let rfc = RFCS[index % RFCS.len()];
         let numbers = Numbers {
             rfc,
-            aware: index % 3 == 0,
+            aware: index.is_multiple_of(3),
             rate,
             burst,
             second_rate: rate,

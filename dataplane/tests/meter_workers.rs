@@ -553,6 +553,31 @@ fn a_clock_step_forward_and_back_grants_the_rate_once() {
     }
 }
 
+/// Two clocks that differ for good, and every packet takes what there is: each instant is granted once, not once for each
+/// clock.
+#[test]
+fn clocks_that_differ_for_good_grant_each_instant_once() {
+    let lag = 500;
+    for burst in [1_000, 200_000] {
+        let (meter, shared) = (token_bucket(8_000_000_000, burst), Shared::among(2));
+        let mut granted = 0;
+        let last = 2_000;
+        for now in (1_000..=last).step_by(50) {
+            for (worker, now) in [(0, now), (1, now - lag), (0, now), (1, now - lag)] {
+                for bytes in (0..18).rev().map(|log2| 1 << log2) {
+                    granted += if shared.green(&meter, worker, bytes, now) {
+                        u64::from(bytes)
+                    } else {
+                        0
+                    };
+                }
+            }
+        }
+        assert!(granted <= burst + last - 1_000, "{granted} bytes of {burst}");
+        assert!(granted + shared.levels(&meter, last).committed_bytes == burst + last - 1_000);
+    }
+}
+
 /// What status shows of E is what E can give, also while its overflow still lies in C.
 #[test]
 fn levels_show_no_overflow_that_has_no_room() {

@@ -456,14 +456,13 @@ pub(super) fn instant(now: Nanos) -> u64 {
     now.0.min(FRESH - 1)
 }
 
-/// Pays `need` from `left` of a credit and then from `level` of the bucket, and borrows ahead up to `most` from what there
-/// is: what then is in the bucket, and in the credit. `None`: both together do not hold it.
+/// Pays `need` from all that is `left` of a credit, which is not more, and from `level` of the bucket, and borrows ahead up
+/// to `most`: what then is in the bucket, and in the credit. `None`: both together do not hold it.
 #[inline]
 fn pay(level: u64, left: u64, need: u64, most: u64) -> Option<(u64, u64)> {
-    let level = level.checked_sub(need.saturating_sub(left))?;
-    let unspent = left.saturating_sub(need);
-    let lent = most.saturating_sub(unspent).min(level);
-    Some((level - lent, unspent + lent))
+    let level = level.checked_sub(need - left)?;
+    let lent = most.min(level);
+    Some((level - lent, lent))
 }
 
 /// `bytes` in bit-nanoseconds. Saturates above 2.3 GB, which no bucket holds, so such a packet never fits.

@@ -32,12 +32,11 @@
 //!   credits are not full. Of the burst, that is at most (2 × workers - 1) × `most` bytes ([`Meter::under_grant_bytes`]) and at
 //!   most a quarter of it, and 0 with one worker: all credits are spent and the word runs over, which loses up to workers × `most`;
 //!   then all other workers borrow. `most` leaves 9,216 bytes unlent, so a packet that fits the burst of a small bucket still
-//!   does. Of the rate it is nothing: a credit stays until its worker spends it and is topped up only by what it lacks, and a
-//!   word that runs over is one that is not asked. Nothing is ever given back and nothing expires, so there is no scan, no
-//!   timer, and no hand-off.
+//!   does. Of the rate it is nothing: a credit stays until its worker has spent it all, and the word runs over only while
+//!   nobody asks it. Nothing is ever given back and nothing expires, so there is no scan, no timer, and no hand-off.
 //! - *Late clocks*: a worker whose `now` is behind sees rate × lag less, for as long as it lags. These tokens are late, not lost.
 //! - *Progress*: a failed exchange means that another worker's has succeeded; after 64 of them in one packet, that packet goes
-//!   without tokens (an under-grant of its size). So there is no unbounded retry.
+//!   without tokens (an under-grant of its size, and of the overflow that it had for E). So there is no unbounded retry.
 //! - *Ordering*: acquire and release on the word, which only RFC 2697's pair of buckets needs (`word.rs` says why). Credits are
 //!   read by others for `status` only.
 //! - *RFC 2697's overflow* moves from C to E in two steps. Whoever moved C's time owes it to E and pays at once; until
