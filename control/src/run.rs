@@ -12,7 +12,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::appliance::{Appliance, StartError};
-use crate::change::changes::{Changes, Done, Refusal, log_warnings};
+use crate::change::changes::{Changes, log_warnings};
+use crate::change::messages::{Done, Refusal};
 use crate::socket::{self, Call, ControlSocket, Request, Response};
 
 /// What `weir run` is asked to do.

@@ -19,7 +19,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
 
-use crate::change::changes::{Done, HistoryReport, Running, Wish};
+use crate::change::messages::{Done, HistoryReport, Running, Wish};
 use crate::status::Status;
 
 /// Where the socket is unless `--socket` says otherwise.

@@ -16,101 +16,16 @@ use config::{Report, Texts, Watch};
 use dataplane::cells::SlotId;
 use dataplane::stats::DropReason;
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
 
 use crate::appliance::{Appliance, ReloadError};
 use crate::change::diff::Difference;
-use crate::change::disk::{Disk, DiskStatus};
-use crate::change::history::{History, HistoryError, How, TrialRecord, Version, fnv1a};
+use crate::change::disk::{Disk, DiskStatus, first_error};
+use crate::change::history::{History, HistoryError, How, TrialRecord, Version};
+use crate::change::messages::{CONFIRM_MAX, Done, HistoryReport, Refusal, Running, Wish};
 use crate::change::samples::{Samples, Series};
 use crate::change::trial::{Conforming, Trial};
-use crate::socket::{self, Files};
+use crate::socket;
 use crate::status::{Status, TrialStatus};
-
-/// What `weir apply` asks for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wish {
-    /// Seconds until it goes back unless it is confirmed; `None`: it stays.
-    pub confirm_seconds: Option<u64>,
-    /// Parts per million of conforming packets that may be lost meanwhile.
-    pub max_loss_ppm: u32,
-    /// What to remember of it.
-    pub note: Option<String>,
-    /// The base file that is meant; `None`: the one that the appliance reads, whichever that is.
-    #[serde(default)]
-    pub file: Option<PathBuf>,
-}
-
-/// What a change came to.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Done {
-    /// Generation of the table that is live now.
-    pub generation: u64,
-    /// The version that runs now, if it is known.
-    pub version: Option<u64>,
-    /// What is different from before.
-    pub summary: String,
-    /// What `check` would warn of.
-    pub warnings: String,
-    /// What else the operator must know, a sentence each.
-    pub notes: Vec<String>,
-}
-
-/// Why nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    /// The texts were refused.
-    #[error(transparent)]
-    Reload(#[from] ReloadError),
-    /// The history has no such version.
-    #[error(transparent)]
-    History(#[from] HistoryError),
-    /// Another file is meant than the one that the appliance reads.
-    #[error(
-        "the appliance reads {reads}, not {meant}: put the text there, because what is only applied is gone with the next start"
-    )]
-    File {
-        /// What it reads.
-        reads: PathBuf,
-        /// What was asked for.
-        meant: PathBuf,
-    },
-    /// It makes no sense now.
-    #[error("{0}")]
-    State(String),
-}
-
-/// What `weir plan` compares with.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Running {
-    /// The base file that the appliance reads.
-    pub path: PathBuf,
-    /// Generation of the table.
-    pub generation: u64,
-    /// The version, if it is known.
-    pub version: Option<Version>,
-    /// Whether it is on trial.
-    pub on_trial: bool,
-    /// The texts that run, base file first.
-    pub files: Files,
-    /// Milliseconds of each sample, oldest first.
-    pub sample_ms: Vec<u32>,
-    /// Contracts with traffic in these samples.
-    pub samples: Vec<Series>,
-}
-
-/// What `weir history` prints.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct HistoryReport {
-    /// Where it lies.
-    pub directory: PathBuf,
-    /// The version that runs; `None`: none, or not known.
-    pub running: Option<u64>,
-    /// All versions, oldest first.
-    pub versions: Vec<Version>,
-    /// Files that should be versions and are not, and why nothing could be kept.
-    pub problems: Vec<String>,
-}
 
 /// The state of changes.
 pub struct Changes {
@@ -124,15 +39,13 @@ pub struct Changes {
     disk: Disk,
     disk_status: DiskStatus,
     /// Content of the disk that was deliberately left behind, and is not to be taken again by itself.
-    set_aside: Option<u64>,
+    set_aside: Option<Texts>,
     samples: Samples,
     last_error: Option<String>,
 }
 
 /// Time between two looks at the loss of a trial.
 const OBSERVE: Duration = Duration::from_secs(1);
-/// Longest trial: a day is time for anybody to decide.
-pub const CONFIRM_MAX: Duration = Duration::from_secs(86_400);
 
 impl Changes {
     /// For an appliance that has just started with `running`, the files of `path`.
@@ -147,7 +60,7 @@ impl Changes {
             trial: None,
             observed: Instant::now(),
             disk: Disk::new(path),
-            disk_status: as_it_runs(),
+            disk_status: DiskStatus::as_it_runs(),
             set_aside: None,
             samples: Samples::default(),
             last_error: None,
@@ -268,7 +181,7 @@ impl Changes {
         }
         let texts = self.disk.read();
         if texts == self.running {
-            self.disk_status = as_it_runs();
+            self.disk_status = DiskStatus::as_it_runs();
             return Ok(Done {
                 generation: appliance.compiled().table.generation,
                 version: self.version.as_ref().map(|version| version.number),
@@ -464,7 +377,7 @@ impl Changes {
     ) -> Result<Done, Refusal> {
         let result = self.swap(texts, origin, appliance);
         if result.is_err() && *texts != self.running {
-            self.disk_status = disk_status(texts, "changed");
+            self.disk_status = DiskStatus::other(texts, "changed");
         }
         result
     }
@@ -480,7 +393,7 @@ impl Changes {
         let summary = Difference::new(Some(&swapped.old), appliance.config()).summary();
         let is_new = *texts != self.running;
         self.running = texts.clone();
-        self.disk_status = as_it_runs();
+        self.disk_status = DiskStatus::as_it_runs();
         self.set_aside = None;
         let mut notes = Vec::new();
         if is_new {
@@ -617,8 +530,8 @@ impl Changes {
         if texts == self.running {
             return None;
         }
-        self.set_aside = Some(content(&texts));
-        self.disk_status = disk_status(&texts, "has the text that was left behind");
+        self.disk_status = DiskStatus::other(&texts, "has the text that was left behind");
+        self.set_aside = Some(texts);
         Some("the files on disk still have the other text: mend them, or the next reload or start takes it".to_owned())
     }
 
@@ -627,10 +540,10 @@ impl Changes {
             if self.disk_status.differs {
                 tracing::info!("the files on disk are again what runs");
             }
-            self.disk_status = as_it_runs();
+            self.disk_status = DiskStatus::as_it_runs();
             return;
         }
-        if self.set_aside == Some(content(texts)) {
+        if self.set_aside.as_ref() == Some(texts) {
             return;
         }
         let loaded = texts.load();
@@ -642,7 +555,7 @@ impl Changes {
             }
             return;
         }
-        self.disk_status = disk_status(texts, "changed");
+        self.disk_status = DiskStatus::other(texts, "changed");
         match loaded {
             Ok(loaded) => tracing::warn!(
                 "the files on disk have changed and are not applied: {}; `weir plan` shows it, `weir apply` takes it",
@@ -677,19 +590,6 @@ impl<'a> Origin<'a> {
     }
 }
 
-impl HistoryReport {
-    /// Of a history that nobody may be running from.
-    #[must_use]
-    pub fn of(history: &History) -> Self {
-        Self {
-            directory: history.directory().to_owned(),
-            running: None,
-            versions: history.versions().cloned().collect(),
-            problems: history.damaged().to_vec(),
-        }
-    }
-}
-
 /// Conforming, nonconforming and dropped packets of everything that judges. Reads drops first, so that they never seem more
 /// than what was judged.
 fn counters(appliance: &Appliance) -> impl Iterator<Item = (SlotId, [u64; 3])> + '_ {
@@ -711,51 +611,6 @@ fn counters(appliance: &Appliance) -> impl Iterator<Item = (SlotId, [u64; 3])> +
 
 fn same_file(a: &Path, b: &Path) -> bool {
     a == b || a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
-}
-
-fn as_it_runs() -> DiskStatus {
-    DiskStatus {
-        summary: "as it runs".to_owned(),
-        differs: false,
-        since: None,
-        valid: true,
-        error: None,
-    }
-}
-
-fn disk_status(texts: &Texts, what: &str) -> DiskStatus {
-    let since = Timestamp::now();
-    let error = texts.load().err().map(|report| first_error(&report));
-    let validity = if error.is_some() {
-        "not valid"
-    } else {
-        "valid, not applied"
-    };
-    DiskStatus {
-        summary: format!("{what} since {}, {validity}", since.strftime("%F %TZ")),
-        differs: true,
-        since: Some(since),
-        valid: error.is_none(),
-        error,
-    }
-}
-
-fn first_error(report: &Report) -> String {
-    report.diagnostics().first().map_or_else(String::new, |first| {
-        format!("{}:{}: {}", first.file.display(), first.line, first.message)
-    })
-}
-
-/// One number for a content.
-fn content(texts: &Texts) -> u64 {
-    let mut all = Vec::new();
-    for (path, bytes) in texts.files() {
-        all.extend_from_slice(path.as_os_str().as_encoded_bytes());
-        all.push(0);
-        all.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
-        all.extend_from_slice(bytes);
-    }
-    fnv1a(&all)
 }
 
 /// One line each: `weir check` shows them at length.

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use config::Texts;
+use config::{Report, Texts};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,46 @@ pub struct DiskStatus {
     /// The first reason why not.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
+}
+
+impl DiskStatus {
+    /// The disk has what runs.
+    #[must_use]
+    pub fn as_it_runs() -> Self {
+        Self {
+            summary: "as it runs".to_owned(),
+            differs: false,
+            since: None,
+            valid: true,
+            error: None,
+        }
+    }
+
+    /// The disk has other `texts`, from now on; `what` begins the sentence about it.
+    #[must_use]
+    pub fn other(texts: &Texts, what: &str) -> Self {
+        let since = Timestamp::now();
+        let error = texts.load().err().map(|report| first_error(&report));
+        let validity = if error.is_some() {
+            "not valid"
+        } else {
+            "valid, not applied"
+        };
+        Self {
+            summary: format!("{what} since {}, {validity}", since.strftime("%F %TZ")),
+            differs: true,
+            since: Some(since),
+            valid: error.is_none(),
+            error,
+        }
+    }
+}
+
+/// The first message of a report, in one line.
+pub(crate) fn first_error(report: &Report) -> String {
+    report.diagnostics().first().map_or_else(String::new, |first| {
+        format!("{}:{}: {}", first.file.display(), first.line, first.message)
+    })
 }
 
 /// Size and time of a file; `None`: it cannot be looked at.

@@ -7,7 +7,8 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::change::diff::{ContractName, burst_bytes, format_bytes, format_time};
+use crate::change::diff::ContractName;
+use crate::change::fields::{burst_bytes, format_bytes, format_time};
 
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -15,7 +15,8 @@
 //! in the process of `weir plan`: comparing a hundred thousand contracts must not keep the appliance from its house.
 //!
 //! - [`changes`]: owns what is applied, what is on trial and what the disk says; the only one that swaps on demand
-//! - [`mod@diff`]: two configurations, and what is different in words
+//! - [`messages`]: what the commands and the appliance say to each other
+//! - [`mod@diff`], [`fields`]: two configurations, and what is different in words
 //! - [`findings`]: what is valid and may still not be meant
 //! - [`samples`], [`estimate`]: traffic of the last minute, judged by both entitlements
 //! - [`history`]: versions on disk
@@ -27,8 +28,10 @@ pub mod changes;
 pub mod diff;
 pub mod disk;
 pub mod estimate;
+pub mod fields;
 pub mod findings;
 pub mod history;
+pub mod messages;
 pub mod plan;
 pub mod samples;
 pub mod trial;

@@ -8,11 +8,11 @@ use config::{Config, Report, Texts};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::change::changes::Running;
 use crate::change::diff::Difference;
 use crate::change::estimate::{self, Judged};
 use crate::change::findings::{self, Finding};
 use crate::change::history::{History, Version};
+use crate::change::messages::Running;
 use crate::socket::{self, Files, Request, Response};
 
 /// What `weir plan` is asked.

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use crate::change::changes::HistoryReport;
 use crate::change::diff::{Change, Difference, Kind};
 use crate::change::findings::{Finding, NAMED, Severity};
+use crate::change::messages::HistoryReport;
 use crate::change::plan::{Against, PlanReport};
 use crate::status::{bits, cut};
 

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use control::change::changes::{Done, HistoryReport, Wish};
 use control::change::diff::Difference;
+use control::change::messages::{Done, HistoryReport, Wish};
 use control::change::plan::{self, PlanError, PlanOptions};
-use control::change::{changes, history, words};
+use control::change::{history, messages, words};
 use control::socket::{self, Files, Request, Response};
 
 use super::{INVALID, ask, colour, fail, print_json, unexpected};
@@ -285,7 +285,7 @@ fn confirm_time(text: &str) -> Result<Duration, String> {
     let help = || {
         format!(
             "write such as 90s, 5m or 2h, at most {} h",
-            changes::CONFIRM_MAX.as_secs() / 3_600
+            messages::CONFIRM_MAX.as_secs() / 3_600
         )
     };
     let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(help)?;
@@ -301,7 +301,7 @@ fn confirm_time(text: &str) -> Result<Duration, String> {
         .filter(|seconds| *seconds > 0)
         .ok_or_else(help)?;
     let time = Duration::from_secs(seconds);
-    if time <= changes::CONFIRM_MAX {
+    if time <= messages::CONFIRM_MAX {
         Ok(time)
     } else {
         Err(help())
