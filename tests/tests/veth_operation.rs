@@ -172,9 +172,9 @@ fn a_bad_file_changes_nothing() {
     let other = run(&weir, &["apply", "--config", base.to_str().unwrap()], 2);
     assert!(other.contains("the appliance reads"), "{other}");
     assert!(run(&weir, &["rollback"], 1).contains("no version before"));
-    let status = weir.status();
+    let first = weir.status();
     assert_eq!(
-        (&status["generation"], &status["disk"]["valid"]),
+        (&first["generation"], &first["disk"]["valid"]),
         (&1.into(), &false.into())
     );
     // Nobody asks for this one: it is noticed.
@@ -273,4 +273,118 @@ fn a_contract_ends_by_itself_also_after_a_rollback() {
     run(&weir, &["apply"], 0);
     assert!(active(&weir.status()));
     weir.stop();
+}
+
+#[test]
+fn a_trial_that_loses_conforming_packets_goes_back_at_once() {
+    let Some(gateway) = Gateway::build(Layout::default()) else {
+        return;
+    };
+    let weir = gateway.start(&config("20 Mbit/s"));
+    gateway.warm();
+    let running = traffic(&gateway, 12);
+    // All of the 14.6 Mbit/s conforms, and a port of 5 Mbit/s cannot carry it.
+    let narrow = Config {
+        wan_rate: "5 Mbit/s",
+        ..config("20 Mbit/s")
+    };
+    gateway.write(&narrow);
+    run(&weir, &["apply", "--confirm", "1h", "--max-loss", "1"], 0);
+    let status = weir.status_when_within(Duration::from_secs(10), |status| status["trial"] == Value::Null);
+    assert!(running.is_sending(), "it took too long");
+    assert_eq!(status["ports"][1]["rate_bps"], Value::Null, "{status:#}");
+    let history = json(&weir.ask(&["history", "--json"]));
+    let note = history["versions"][2]["note"].as_str().unwrap();
+    assert!(
+        note.contains("conforming packets of web best-effort egress were lost"),
+        "{note}"
+    );
+    let _score = running.finish();
+    weir.stop();
+}
+
+#[test]
+fn what_cannot_be_kept_is_live_nevertheless_and_said() {
+    let Some(gateway) = Gateway::build(Layout::default()) else {
+        return;
+    };
+    let weir = gateway.start(&config("10 Mbit/s"));
+    gateway.warm();
+    let running = traffic(&gateway, 4);
+    let state = gateway.directory.path().join("state");
+    std::fs::remove_dir_all(state.join("history")).unwrap();
+    gateway.write(&config("20 Mbit/s"));
+    let applied = run(&weir, &["apply", "--confirm", "2s"], 0);
+    assert!(
+        applied.contains("is live, but could not be kept in the history"),
+        "{applied}"
+    );
+    assert!(applied.contains("does not survive a restart"), "{applied}");
+    assert_eq!(rate(&weir), 20_000_000);
+    assert!(run(&weir, &["status"], 0).contains("history: "));
+    // It still goes back: the text before is in memory.
+    weir.status_when_within(Duration::from_secs(5), |status| status["trial"] == Value::Null);
+    assert_eq!(rate(&weir), 10_000_000, "{}", weir.log());
+    // When there is room again, the next version is kept.
+    std::fs::create_dir(state.join("history")).unwrap();
+    run(&weir, &["apply"], 0);
+    assert_eq!(weir.status()["history_error"], Value::Null);
+    check_nothing_lost(running, &gateway, &weir);
+    weir.stop();
+}
+
+#[test]
+fn who_did_it_is_remembered() {
+    let Some(gateway) = Gateway::build(Layout::default()) else {
+        return;
+    };
+    let weir = gateway.start(&config("10 Mbit/s"));
+    gateway.write(&config("11 Mbit/s"));
+    let applied = std::process::Command::new(weir_tests::weir_binary())
+        .env("SUDO_USER", "alice")
+        .args(["apply", "--note", "ticket 7", "--socket"])
+        .arg(&weir.socket)
+        .output()
+        .unwrap();
+    assert!(applied.status.success(), "{}", text(&applied));
+    gateway.write(&config("12 Mbit/s"));
+    weir.signal(Signal::SIGHUP);
+    weir.status_when_within(Duration::from_secs(2), |status| status["generation"] == 3);
+    // The same text once more swaps, as reload always did, and is no new version.
+    run(&weir, &["reload"], 0);
+    assert_eq!(weir.status()["generation"], 4);
+    let history = json(&weir.ask(&["history", "--json"]));
+    let versions = history["versions"].as_array().unwrap();
+    let authors: Vec<&str> = versions
+        .iter()
+        .map(|version| version["author"].as_str().unwrap())
+        .collect();
+    assert_eq!(authors, ["weir", "alice", "SIGHUP"]);
+    assert_eq!(versions[1]["note"], "ticket 7");
+    assert_eq!(versions[2]["summary"], "contracts ~1");
+    weir.stop();
+    // Without an appliance the history is read from where the file says it is.
+    let base = gateway.directory.path().join("weir.toml");
+    let without = |command: &str, status: i32| {
+        let output = std::process::Command::new(weir_tests::weir_binary())
+            .args([command, "--socket", "/nonexistent/weir.sock", "--config"])
+            .arg(&base)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(status), "{}", text(&output));
+        text(&output)
+    };
+    assert!(without("history", 0).contains("ticket 7"));
+    let plan = without("plan", 0);
+    assert!(
+        plan.contains("no appliance runs") && plan.contains("version 3"),
+        "{plan}"
+    );
+    std::fs::remove_dir_all(gateway.directory.path().join("state")).unwrap();
+    let fresh = without("plan", 3);
+    assert!(
+        fresh.contains("against nothing") && fresh.contains("+ contract web"),
+        "{fresh}"
+    );
+    assert!(without("apply", 1).contains("no answer at"));
 }

@@ -23,7 +23,7 @@ use crate::change::disk::{Disk, DiskStatus, first_error};
 use crate::change::history::{History, HistoryError, How, TrialRecord, Version};
 use crate::change::messages::{CONFIRM_MAX, Done, HistoryReport, Refusal, Running, Wish};
 use crate::change::samples::{Samples, Series};
-use crate::change::trial::{Conforming, Trial};
+use crate::change::trial::{Conforming, Trial, Verdict};
 use crate::socket;
 use crate::status::{Status, TrialStatus};
 
@@ -82,7 +82,7 @@ impl Changes {
     fn take_up(&mut self, appliance: &Appliance) {
         let newest = self.history.as_ref().and_then(|history| history.newest().cloned());
         let Some(newest) = newest else {
-            self.keep(How::Start, "weir", None, None, "the first version", appliance, None);
+            self.keep(Origin::new(How::Start, "weir"), "the first version", appliance);
             return;
         };
         let texts = self
@@ -104,7 +104,7 @@ impl Changes {
         if newest.trial.is_some_and(|trial| !trial.confirmed) {
             tracing::warn!("version {} was never confirmed; its trial ends here", newest.number);
         }
-        self.keep(How::Start, "weir", None, None, &summary, appliance, None);
+        self.keep(Origin::new(How::Start, "weir"), &summary, appliance);
     }
 
     fn resume(&mut self, record: &TrialRecord, appliance: &Appliance) {
@@ -383,7 +383,7 @@ impl Changes {
     }
 
     /// Swaps to `texts` and remembers it. A text that is what runs already is swapped too, but is no new version.
-    fn swap(&mut self, texts: &Texts, origin: Origin<'_>, appliance: &mut Appliance) -> Result<Done, Refusal> {
+    fn swap(&mut self, texts: &Texts, mut origin: Origin<'_>, appliance: &mut Appliance) -> Result<Done, Refusal> {
         let swapped = texts
             .load()
             .map_err(ReloadError::Config)
@@ -395,26 +395,6 @@ impl Changes {
         self.running = texts.clone();
         self.disk_status = DiskStatus::as_it_runs();
         self.set_aside = None;
-        let mut notes = Vec::new();
-        if is_new {
-            // A change in the middle of a trial is on trial too: a restart must know.
-            let trial = origin.trial.or_else(|| self.trial_record());
-            notes.extend(self.keep(
-                origin.how,
-                origin.author,
-                origin.note,
-                origin.restores,
-                &summary,
-                appliance,
-                trial,
-            ));
-        }
-        if !swapped.taken {
-            notes.push(format!(
-                "a worker has not taken table {} within a second: see `weir status`",
-                swapped.generation
-            ));
-        }
         log_warnings(&swapped.warnings);
         tracing::info!(
             "{} by {}: table {} is live: {summary}",
@@ -422,6 +402,18 @@ impl Changes {
             origin.author.escape_debug(),
             swapped.generation
         );
+        let mut notes = Vec::new();
+        if is_new {
+            // A change in the middle of a trial is on trial too: a restart must know.
+            origin.trial = origin.trial.or_else(|| self.trial_record());
+            notes.extend(self.keep(origin, &summary, appliance));
+        }
+        if !swapped.taken {
+            notes.push(format!(
+                "a worker has not taken table {} within a second: see `weir status`",
+                swapped.generation
+            ));
+        }
         Ok(Done {
             generation: swapped.generation,
             version: self.version.as_ref().map(|version| version.number),
@@ -432,29 +424,19 @@ impl Changes {
     }
 
     /// Writes a version of what runs now. Says what the operator must know if that failed; what runs is not touched by it.
-    #[allow(clippy::too_many_arguments, reason = "they are the parts of a version")]
-    fn keep(
-        &mut self,
-        how: How,
-        author: &str,
-        note: Option<String>,
-        restores: Option<u64>,
-        summary: &str,
-        appliance: &Appliance,
-        trial: Option<TrialRecord>,
-    ) -> Option<String> {
+    fn keep(&mut self, origin: Origin<'_>, summary: &str, appliance: &Appliance) -> Option<String> {
         self.version = None;
         let history = self.history.as_mut()?;
         let version = Version {
             number: history.next_number(),
             time: Timestamp::now(),
-            how,
-            author: author.to_owned(),
-            note,
+            how: origin.how,
+            author: origin.author.to_owned(),
+            note: origin.note,
             summary: summary.to_owned(),
             generation: appliance.compiled().table.generation,
-            restores,
-            trial,
+            restores: origin.restores,
+            trial: origin.trial,
         };
         match history.append(version.clone(), &self.running) {
             Ok(()) => {
@@ -491,6 +473,7 @@ impl Changes {
             before: counters(appliance).collect(),
             held: appliance.held(),
             seen: Conforming::default(),
+            worst: None,
         });
     }
 
@@ -505,8 +488,9 @@ impl Changes {
             self.observed = now;
             trial.observe(counters(appliance));
         }
-        let Some(reason) = trial.verdict(now) else { return };
+        let Some(verdict) = trial.verdict(now) else { return };
         let Some(trial) = self.trial.take() else { return };
+        let reason = reason(verdict, &trial, appliance);
         tracing::warn!("the version on trial goes back: {reason}");
         let origin = Origin {
             note: Some(reason),
@@ -588,6 +572,26 @@ impl<'a> Origin<'a> {
             trial: None,
         }
     }
+}
+
+/// Why a trial goes back, in words.
+fn reason(verdict: Verdict, trial: &Trial, appliance: &Appliance) -> String {
+    let Verdict::Lost(slot, seen) = verdict else {
+        return "it was not confirmed in time".to_owned();
+    };
+    let mut contracts = appliance.compiled().contracts();
+    let of = slot.and_then(|slot| contracts.find(|(_, of)| *of == slot));
+    let of = of
+        .map(|(name, _)| format!(" of {}", name.text(name.region)))
+        .unwrap_or_default();
+    let percent = |ppm: u64| ppm as f64 / 10_000.0;
+    format!(
+        "{} of {} conforming packets{of} were lost ({} %, the limit is {} %)",
+        seen.lost,
+        seen.packets,
+        percent(seen.loss_ppm()),
+        percent(u64::from(trial.max_loss_ppm))
+    )
 }
 
 /// Conforming, nonconforming and dropped packets of everything that judges. Reads drops first, so that they never seem more

@@ -30,8 +30,19 @@ pub struct Trial {
     pub before: HashMap<SlotId, [u64; 3]>,
     /// Packets that waited in rings then: their drops belong to packets judged before the trial.
     pub held: u64,
-    /// Conforming packets and their loss so far.
+    /// Conforming packets and their loss so far, of all contracts together.
     pub seen: Conforming,
+    /// The contract that lost most of its own: a small one must not hide among large ones.
+    pub worst: Option<(SlotId, Conforming)>,
+}
+
+/// Why a trial must go back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was not confirmed in time.
+    Late,
+    /// Too many conforming packets were lost: of this contract, or of all together.
+    Lost(Option<SlotId>, Conforming),
 }
 
 /// Conforming packets, and how many of them were certainly dropped.
@@ -68,27 +79,34 @@ pub const PACKETS_MIN: u64 = 1_000;
 impl Trial {
     /// Takes the counters of now: conforming, nonconforming and dropped packets of each contract.
     pub fn observe(&mut self, counters: impl IntoIterator<Item = (SlotId, [u64; 3])>) {
-        let mut seen = Conforming::default();
+        let (mut all, mut worst) = (Conforming::default(), None::<(SlotId, Conforming)>);
         for (slot, now) in counters {
-            seen.add(self.before.get(&slot).copied().unwrap_or_default(), now);
+            let mut one = Conforming::default();
+            one.add(self.before.get(&slot).copied().unwrap_or_default(), now);
+            all.packets += one.packets;
+            all.lost += one.lost;
+            // Any of what waited may have been of this one.
+            one.lost = one.lost.saturating_sub(self.held);
+            let worse = worst.is_none_or(|(_, most)| one.loss_ppm() > most.loss_ppm());
+            if one.packets >= PACKETS_MIN && worse {
+                worst = Some((slot, one));
+            }
         }
-        seen.lost = seen.lost.saturating_sub(self.held);
-        self.seen = seen;
+        all.lost = all.lost.saturating_sub(self.held);
+        (self.seen, self.worst) = (all, worst);
     }
 
-    /// Why it must go back now, in words; `None`: it goes on.
+    /// Why it must go back now; `None`: it goes on.
     #[must_use]
-    pub fn verdict(&self, now: Instant) -> Option<String> {
-        let Conforming { packets, lost } = self.seen;
-        if packets >= PACKETS_MIN && self.seen.loss_ppm() > u64::from(self.max_loss_ppm) {
-            let percent = |ppm: u64| ppm as f64 / 10_000.0;
-            return Some(format!(
-                "{lost} of {packets} conforming packets were lost ({} %, the limit is {} %)",
-                percent(self.seen.loss_ppm()),
-                percent(u64::from(self.max_loss_ppm))
-            ));
+    pub fn verdict(&self, now: Instant) -> Option<Verdict> {
+        let too_much = |seen: Conforming| seen.packets >= PACKETS_MIN && seen.loss_ppm() > u64::from(self.max_loss_ppm);
+        if let Some((slot, seen)) = self.worst.filter(|(_, seen)| too_much(*seen)) {
+            return Some(Verdict::Lost(Some(slot), seen));
         }
-        (now >= self.until).then(|| "it was not confirmed in time".to_owned())
+        if too_much(self.seen) {
+            return Some(Verdict::Lost(None, self.seen));
+        }
+        (now >= self.until).then_some(Verdict::Late)
     }
 }
 
@@ -107,6 +125,7 @@ mod tests {
             before: HashMap::from([(SlotId(0), [100, 50, 40])]),
             held: 3,
             seen: Conforming::default(),
+            worst: None,
         }
     }
 
@@ -138,16 +157,16 @@ mod tests {
         trial.observe([(SlotId(0), [2_100, 50, 45])]);
         assert_eq!((trial.seen.lost, trial.verdict(now)), (2, None));
         trial.observe([(SlotId(0), [2_100, 50, 46])]);
-        assert!(
-            trial
-                .verdict(now)
-                .unwrap()
-                .contains("3 of 2000 conforming packets were lost (0.15 %, the limit is 0.1 %)")
-        );
+        let lost = |packets, lost| Conforming { packets, lost };
+        assert_eq!(trial.verdict(now), Some(Verdict::Lost(Some(SlotId(0)), lost(2_000, 3))));
+        // A small contract among large ones, and a little of each of many.
+        trial.observe([(SlotId(1), [1_000, 0, 10]), (SlotId(2), [10_000_000, 0, 0])]);
+        assert_eq!(trial.verdict(now), Some(Verdict::Lost(Some(SlotId(1)), lost(1_000, 7))));
+        trial.observe((1..100).map(|slot| (SlotId(slot), [900, 0, 2])));
+        assert_eq!(trial.verdict(now), Some(Verdict::Lost(None, lost(89_100, 195))));
         // Too few to judge.
         trial.observe([(SlotId(7), [900, 0, 900])]);
         assert_eq!(trial.verdict(now), None);
-        let late = now + Duration::from_secs(10);
-        assert_eq!(trial.verdict(late).as_deref(), Some("it was not confirmed in time"));
+        assert_eq!(trial.verdict(now + Duration::from_secs(10)), Some(Verdict::Late));
     }
 }
