@@ -351,15 +351,12 @@ fn reload(socket: &Path) -> ExitCode {
             by: command::change::sudo_user(),
         },
     ) {
-        Ok(Response::Reloaded {
-            generation,
-            warnings,
-            notes,
-        }) => {
-            eprint!("{warnings}");
-            notes.iter().for_each(|note| eprintln!("weir: {note}"));
-            println!("table {generation} is live on every worker");
-            ExitCode::SUCCESS
+        Ok(Response::Reloaded(done)) => {
+            let status = command::change::say(&done);
+            if !done.is_late {
+                println!("table {} is live on every worker", done.generation);
+            }
+            status
         }
         Ok(Response::Refused { reason }) => {
             eprintln!("{reason}");

@@ -13,6 +13,7 @@ use signal_hook::iterator::Signals;
 
 use crate::appliance::{Appliance, StartError};
 use crate::change::changes::{Changes, log_warnings};
+use crate::change::disk::Disk;
 use crate::change::messages::{Done, Refusal};
 use crate::socket::{self, Call, ControlSocket, Request, Response};
 
@@ -65,7 +66,8 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
     }
     // The history knows files by their whole names, wherever weir is started.
     let path = std::path::absolute(&options.config).unwrap_or_else(|_| options.config.clone());
-    let texts = config::Texts::read(&path);
+    let mut disk = Disk::new(&path);
+    let texts = disk.read();
     let loaded = texts.load().map_err(StartError::Config)?;
     log_warnings(&loaded.warnings);
     let mut appliance = Appliance::start(loaded)?;
@@ -94,7 +96,7 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         status.traffic.contracts.len()
     );
 
-    let mut changes = Changes::start(&path, texts, &appliance);
+    let mut changes = Changes::start(disk, texts, &appliance);
     let result = serve(&mut appliance, &mut changes, &signals, &requests);
     drop(listening);
     let last = appliance.stop();
@@ -201,11 +203,7 @@ fn reload(changes: &mut Changes, author: &str, appliance: &mut Appliance) -> Res
     match changes.reload(author, appliance) {
         Ok(done) => {
             done.notes.iter().for_each(|note| tracing::warn!("{note}"));
-            Response::Reloaded {
-                generation: done.generation,
-                warnings: done.warnings,
-                notes: done.notes,
-            }
+            Response::Reloaded(done)
         }
         Err(refusal) => refused("reload", &refusal),
     }

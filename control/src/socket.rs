@@ -107,15 +107,7 @@ pub enum Response {
     /// To [`Request::Status`].
     Status(Box<Status>),
     /// The new table is live on every worker.
-    Reloaded {
-        /// Its generation.
-        generation: u64,
-        /// What `check` would warn of.
-        warnings: String,
-        /// What else the operator must know, a sentence each.
-        #[serde(default)]
-        notes: Vec<String>,
-    },
+    Reloaded(Done),
     /// To [`Request::Running`].
     Running(Box<Running>),
     /// It is done: applied, confirmed, gone back.

@@ -91,7 +91,7 @@ fn changes_in_words() {
         (
             "rate = \"2 Gbit/s\"",
             "rate = \"2000000001 bit/s\"",
-            &["~ contract ads gold egress: rate 2 Gbit/s -> 2000000.001 kbit/s (+0.1 % at most)"],
+            &["~ contract ads gold egress: rate 2 Gbit/s -> 2000000.001 kbit/s (+<0.1 %)"],
         ),
         (
             "rate = \"2 Gbit/s\"\n",

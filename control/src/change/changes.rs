@@ -9,7 +9,7 @@
 //! | the texts to go back to | memory, and the history | from the history |
 //! | samples, what the disk has | memory | forgotten |
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use config::{Report, Texts, Watch};
@@ -29,7 +29,6 @@ use crate::status::{Status, TrialStatus};
 
 /// The state of changes.
 pub struct Changes {
-    path: PathBuf,
     running: Texts,
     version: Option<Version>,
     history: Option<History>,
@@ -48,18 +47,17 @@ pub struct Changes {
 const OBSERVE: Duration = Duration::from_secs(1);
 
 impl Changes {
-    /// For an appliance that has just started with `running`, the files of `path`.
+    /// For an appliance that has just started with `running`, read from `disk`.
     #[must_use]
-    pub fn start(path: &Path, running: Texts, appliance: &Appliance) -> Self {
+    pub fn start(disk: Disk, running: Texts, appliance: &Appliance) -> Self {
         let mut changes = Self {
-            path: path.to_owned(),
             running,
             version: None,
             history: None,
             history_error: None,
             trial: None,
             observed: Instant::now(),
-            disk: Disk::new(path),
+            disk,
             disk_status: DiskStatus::as_it_runs(),
             set_aside: None,
             samples: Samples::default(),
@@ -175,8 +173,8 @@ impl Changes {
                 "another version is on trial: `weir confirm` or `weir rollback` first".to_owned(),
             ));
         }
-        if let Some(meant) = wish.file.clone().filter(|meant| !same_file(meant, &self.path)) {
-            let reads = self.path.clone();
+        if let Some(meant) = wish.file.clone().filter(|meant| !same_file(meant, self.disk.path())) {
+            let reads = self.disk.path().to_owned();
             return Err(Refusal::File { reads, meant });
         }
         let texts = self.disk.read();
@@ -209,6 +207,7 @@ impl Changes {
         let before = self.running.clone();
         let mut done = self.take_from_disk(&texts, origin, appliance)?;
         if let Some(time) = confirm {
+            done.on_trial = true;
             self.begin_trial(Instant::now() + time, previous, before, wish.max_loss_ppm, appliance);
             if self.history_error.is_some() || previous.is_none() {
                 done.notes
@@ -321,7 +320,7 @@ impl Changes {
             })
         });
         Running {
-            path: self.path.clone(),
+            path: self.disk.path().to_owned(),
             generation: appliance.compiled().table.generation,
             version: self.version.clone(),
             on_trial: self.trial.is_some(),
@@ -420,6 +419,8 @@ impl Changes {
             summary,
             warnings: swapped.warnings.render(false),
             notes,
+            on_trial: self.trial.is_some(),
+            is_late: !swapped.taken,
         })
     }
 

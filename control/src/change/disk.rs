@@ -83,7 +83,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Watches the files of `path`, which have just been read.
+    /// Watches the files of `path` from now on.
     #[must_use]
     pub fn new(path: &Path) -> Self {
         Self {
@@ -92,6 +92,12 @@ impl Disk {
             unread_since: None,
             looked: None,
         }
+    }
+
+    /// The base file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Looks, at most once a second; gives the content if it has changed and settled.

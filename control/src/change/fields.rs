@@ -81,7 +81,7 @@ pub fn percent_change(old: u64, new: u64) -> String {
     let text = text.strip_suffix(".0").unwrap_or(&text);
     // What rounds to nothing has changed nevertheless.
     if text.trim_start_matches(['+', '-']) == "0" {
-        return format!("{}0.1 % at most", if new > old { '+' } else { '-' });
+        return format!("{}<0.1 %", if new > old { '+' } else { '-' });
     }
     format!("{text} %")
 }

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use config::Texts;
@@ -181,7 +182,9 @@ impl History {
     /// The directory cannot be made, locked or read.
     pub fn open(state: &Path) -> Result<Self, HistoryError> {
         let directory = state.join("history");
-        fs::create_dir_all(&directory).map_err(system("create", &directory))?;
+        // Whoever may not read the configuration must not read it here.
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+        made.map_err(system("create", &directory))?;
         let path = directory.join("lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&path);
         let lock = lock.map_err(system("open", &path))?;

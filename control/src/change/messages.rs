@@ -40,6 +40,10 @@ pub struct Done {
     pub warnings: String,
     /// What else the operator must know, a sentence each.
     pub notes: Vec<String>,
+    /// Whether it goes back by itself unless it is confirmed.
+    pub on_trial: bool,
+    /// A worker has not taken the table within a second: it hangs, and takes it when it goes on.
+    pub is_late: bool,
 }
 
 /// Why nothing was changed.

@@ -126,15 +126,12 @@ pub(crate) fn apply(options: Apply) -> ExitCode {
     let request = Request::Apply { wish, by: sudo_user() };
     match ask(&options.socket, &request) {
         Ok(Response::Changed(done)) => {
-            say(&done);
+            let status = say(&done);
             println!("table {} is live{}: {}", done.generation, version(&done), done.summary);
-            if let Some(time) = options
-                .confirm
-                .filter(|_| done.summary != "no change" || done.notes.is_empty())
-            {
+            if let Some(time) = options.confirm.filter(|_| done.on_trial) {
                 println!("on trial: goes back in {time:?} unless `weir confirm` comes");
             }
-            ExitCode::SUCCESS
+            status
         }
         other => refused("apply", other),
     }
@@ -143,9 +140,9 @@ pub(crate) fn apply(options: Apply) -> ExitCode {
 pub(crate) fn confirm(options: &Confirm) -> ExitCode {
     match ask(&options.socket, &Request::Confirm { by: sudo_user() }) {
         Ok(Response::Changed(done)) => {
-            say(&done);
+            let status = say(&done);
             println!("confirmed: table {}{} stays", done.generation, version(&done));
-            ExitCode::SUCCESS
+            status
         }
         other => refused("confirm", other),
     }
@@ -159,9 +156,9 @@ pub(crate) fn rollback(options: Rollback) -> ExitCode {
     };
     match ask(&options.socket, &request) {
         Ok(Response::Changed(done)) => {
-            say(&done);
+            let status = say(&done);
             println!("table {} is live{}: {}", done.generation, version(&done), done.summary);
-            ExitCode::SUCCESS
+            status
         }
         other => refused("rollback", other),
     }
@@ -240,9 +237,15 @@ fn read_history(path: &Path) -> Result<history::History, ExitCode> {
     history::History::read(&loaded.config.control.state).map_err(|error| fail(&error, None, 1))
 }
 
-fn say(done: &Done) {
+/// What goes to stderr, and the exit status: a change that a worker has not taken is no success.
+pub(crate) fn say(done: &Done) -> ExitCode {
     eprint!("{}", done.warnings);
     done.notes.iter().for_each(|note| eprintln!("weir: {note}"));
+    if done.is_late {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 fn version(done: &Done) -> String {

@@ -163,7 +163,7 @@ impl World {
     /// The gateway does not answer.
     pub fn reload(&self) -> Result<Result<u64, String>, WorldError> {
         match socket::ask(&path("control.sock"), &Request::Reload { by: None }) {
-            Ok(Response::Reloaded { generation, .. }) => Ok(Ok(generation)),
+            Ok(Response::Reloaded(done)) => Ok(Ok(done.generation)),
             Ok(Response::Refused { reason }) => Ok(Err(reason)),
             Ok(other) => Err(WorldError::Refused {
                 what: "reload",
