@@ -383,12 +383,14 @@ impl Changes {
 
     /// Swaps to `texts` and remembers it. A text that is what runs already is swapped too, but is no new version.
     fn swap(&mut self, texts: &Texts, mut origin: Origin<'_>, appliance: &mut Appliance) -> Result<Done, Refusal> {
+        let asked = Instant::now();
         let swapped = texts
             .load()
             .map_err(ReloadError::Config)
             .and_then(|loaded| appliance.swap(loaded));
         self.last_error = swapped.as_ref().err().map(ToString::to_string);
         let swapped = swapped?;
+        let live_after = asked.elapsed();
         let summary = Difference::new(Some(&swapped.old), appliance.config()).summary();
         let is_new = *texts != self.running;
         self.running = texts.clone();
@@ -396,10 +398,11 @@ impl Changes {
         self.set_aside = None;
         log_warnings(&swapped.warnings);
         tracing::info!(
-            "{} by {}: table {} is live: {summary}",
+            "{} by {}: table {} is live after {} ms: {summary}",
             origin.how.word(),
             origin.author.escape_debug(),
-            swapped.generation
+            swapped.generation,
+            live_after.as_millis()
         );
         let mut notes = Vec::new();
         if is_new {
