@@ -241,7 +241,7 @@ fn a_full_disk_costs_the_new_version_and_no_old_one() {
             kept.iter()
                 .all(|&number| history.texts(number).unwrap() == large(number))
         );
-        assert_eq!(history.confirm(1).unwrap_err().to_string().contains("No space"), true);
+        assert!(history.confirm(1).unwrap_err().to_string().contains("No space"));
         drop(history);
         // What half a file left of the room is free again, and a small version fits.
         let mut history = History::open(&state).unwrap();

@@ -605,10 +605,11 @@ fn counters(appliance: &Appliance) -> impl Iterator<Item = (SlotId, [u64; 3])> +
     table.contracts.iter().map(move |contract| {
         let mut sum = [0; 3];
         for worker in 0..table.cells.workers() {
-            let cell = table.cells.counters(worker, contract.slot);
+            let of_worker = table.cells.of(worker);
+            let (cell, excess) = (of_worker.cell(contract.slot), of_worker.excess(contract.slot));
             sum[2] += DropReason::ALL
                 .iter()
-                .map(|reason| cell.dropped(*reason).get().packets)
+                .map(|reason| excess.dropped(*reason).get().packets)
                 .sum::<u64>();
             sum[1] += cell.nonconforming.get().packets;
             sum[0] += cell.conforming.get().packets;

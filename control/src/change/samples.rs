@@ -125,8 +125,8 @@ impl Samples {
 
 fn offered(cells: &Cells, slot: SlotId) -> u64 {
     let of_worker = |worker| {
-        let counters = cells.counters(worker, slot);
-        counters.conforming.get().bytes + counters.nonconforming.get().bytes
+        let cell = cells.of(worker).cell(slot);
+        cell.conforming.get().bytes + cell.nonconforming.get().bytes
     };
     (0..cells.workers()).map(of_worker).sum()
 }
