@@ -518,7 +518,7 @@ impl Changes {
         if texts == self.running {
             return None;
         }
-        self.disk_status = DiskStatus::other(&texts, "has the text that was left behind");
+        self.disk_status = DiskStatus::other(&texts, "still has the text left behind");
         self.set_aside = Some(texts);
         Some("the files on disk still have the other text: mend them, or the next reload or start takes it".to_owned())
     }

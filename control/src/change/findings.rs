@@ -144,8 +144,8 @@ fn by_contract(config: &Config, now: Timestamp) -> Vec<Finding> {
         (
             "ended",
             Severity::Warning,
-            "ended already",
-            "they judge nothing: renew `until`, or remove them",
+            "past its end",
+            "nothing is judged by it any more: renew `until`, or remove it",
             &|c| {
                 let until = c.until.filter(|until| here(c) && *until <= now)?;
                 Some(format!("ended {}", format_time(until)))
@@ -154,8 +154,8 @@ fn by_contract(config: &Config, now: Timestamp) -> Vec<Finding> {
         (
             "expires",
             Severity::Warning,
-            "end within 7 days",
-            "renew `until` where they are to go on",
+            "about to end, within 7 days",
+            "renew `until` where it is to go on",
             &|c| {
                 let until = c.until.filter(|_| lasts(c))?;
                 (until.duration_since(now) <= SOON).then(|| format!("ends {}", format_time(until)))
@@ -164,7 +164,7 @@ fn by_contract(config: &Config, now: Timestamp) -> Vec<Finding> {
         (
             "burst_short",
             Severity::Warning,
-            "have a burst of fewer than 10 full frames",
+            "with a burst of fewer than 10 full frames",
             "a sender's first window (10 segments) is more than that, and is marked though its rate is low: raise `burst`",
             &|c| {
                 let short = burst_bytes(&c.meter) < FRAMES_MIN * frame;
@@ -174,7 +174,7 @@ fn by_contract(config: &Config, now: Timestamp) -> Vec<Finding> {
         (
             "burst_long",
             Severity::Warning,
-            "have a burst of more than a second of their rate",
+            "with a burst of more than a second of the rate",
             "that much may pass at once on top of the rate: lower `burst`, 10 ms is the default",
             &|c| {
                 let long = burst_ns(c) > BURST_MAX_NS && burst_bytes(&c.meter) > FRAMES_MIN * frame;
@@ -184,8 +184,8 @@ fn by_contract(config: &Config, now: Timestamp) -> Vec<Finding> {
         (
             "not_begun",
             Severity::Note,
-            "have not begun",
-            "they begin by themselves",
+            "not yet begun",
+            "nothing to do: it begins by itself",
             &|c| {
                 let from = c.from.filter(|from| lasts(c) && *from > now)?;
                 Some(format!("begins {}", format_time(from)))
@@ -194,14 +194,14 @@ fn by_contract(config: &Config, now: Timestamp) -> Vec<Finding> {
         (
             "other_region",
             Severity::Note,
-            "are of another region",
-            "they are checked and not installed here",
+            "of another region",
+            "nothing to do: it is checked, and not installed here",
             &|c| (!here(c)).then(String::new),
         ),
         (
             "packet_grain",
             Severity::Note,
-            "judge packet by packet and move excess to another ring",
+            "judged packet by packet, with excess in another ring",
             "packets of one TCP flow can overtake each other there, and it slows down: give flows that matter room in `rate`",
             &moves_packets,
         ),
@@ -228,7 +228,7 @@ fn apply_rule(config: &Config, (rule, severity, what, help, test): Rule<'_>) -> 
     (count > 0).then(|| Finding {
         severity,
         rule: rule.to_owned(),
-        message: format!("{count} {noun}: {what}"),
+        message: format!("{count} {noun} {what}"),
         help: help.to_owned(),
         count,
         about,

@@ -204,7 +204,7 @@ pub fn history_text(history: &HistoryReport) -> String {
 fn write_history(out: &mut String, history: &HistoryReport) -> std::fmt::Result {
     writeln!(
         out,
-        "  {:<9}{:<22}{:<17}{:<14}{:>10}  CHANGES",
+        "  {:<9}{:<22}{:<18}{:<12}{:>6}  CHANGES",
         "VERSION", "TIME", "HOW", "AUTHOR", "TABLE"
     )?;
     for version in &history.versions {
@@ -220,11 +220,11 @@ fn write_history(out: &mut String, history: &HistoryReport) -> std::fmt::Result 
             (None, None) => version.how.word().to_owned(),
         };
         let line = format!(
-            "{mark} {:<9}{:<22}{:<17}{:<14}{:>10}  {}",
+            "{mark} {:<9}{:<22}{:<18}{:<12}{:>6}  {}",
             version.number,
-            version.time.strftime("%F %TZ"),
-            cut(&how, 16),
-            cut(&version.author.escape_debug().to_string(), 13),
+            version.time.strftime("%F %TZ").to_string(),
+            cut(&how, 17),
+            cut(&version.author.escape_debug().to_string(), 11),
             version.generation,
             version.summary
         );
