@@ -311,10 +311,10 @@ impl Compiled {
                 segment,
             } => Some((
                 ContractName {
-                    service,
-                    class,
+                    service: &self.names.services[*service as usize],
+                    class: &self.names.classes[*class as usize],
                     direction: direction_name(*direction),
-                    segment: segment.as_deref(),
+                    segment: segment.map(|segment| &*self.names.segments[segment as usize]),
                     region: &self.region,
                 },
                 self.table.contract(*index).slot,
