@@ -11,7 +11,6 @@
 //! Needs root and two cores; without root it says so and succeeds.
 #![deny(unsafe_code)]
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -207,7 +206,7 @@ fn with_bare(flood: impl FnOnce() -> Result<[f64; 2], Error>) -> Result<[f64; 2]
 /// The appliance as `weir run` starts it. Returns also the share of packets that did not conform.
 fn with_weir(flood: impl FnOnce() -> Result<[f64; 2], Error>) -> Result<([f64; 2], f64), Error> {
     let loaded = workload::configuration("site", "wan", FORWARDER_CPU)?;
-    let weir = Appliance::start(Path::new("weir.toml"), loaded)?;
+    let weir = Appliance::start(loaded)?;
     let rates = flood();
     let status = weir.stop();
     let (mut conforming, mut nonconforming) = (0, 0);

@@ -8,7 +8,7 @@
 //! It owns the meaning of the keys and nothing of what happens to packets: it opens no socket and knows no worker. It
 //! runs on the control thread.
 //!
-//! - [`load()`], [`load_texts`]: from files or texts to a [`Loaded`] or a [`Report`]
+//! - [`load()`], [`load_texts`], [`Texts`]: from files or texts to a [`Loaded`] or a [`Report`]
 //! - [`types`]: the checked configuration
 //! - [`units`]: rates, bursts and shares; no rounding
 //! - [`json_schema`]: the JSON Schema (draft 07) of a file
@@ -27,6 +27,6 @@ pub mod units;
 
 pub use diagnostic::{Diagnostic, Related, Report, Severity};
 pub use dscp::{dscp_from_name, dscp_name};
-pub use load::{Loaded, load, load_texts};
+pub use load::{Loaded, Texts, config_paths, load, load_texts};
 pub use schema::json_schema;
 pub use types::*;

@@ -31,22 +31,79 @@ pub struct Loaded {
 ///
 /// Every error of all files.
 pub fn load(path: &Path) -> Result<Loaded, Report> {
-    let mut unreadable = Vec::new();
-    let mut files = vec![path.to_owned()];
-    let beside = path.parent().unwrap_or(Path::new("")).join("contracts.d");
-    match drop_in_paths(&beside) {
-        Ok(found) => files.extend(found),
-        Err(error) => unreadable.push((beside, format!("cannot read the directory: {error}"))),
-    }
-    let mut texts = Vec::new();
-    for file in &files {
-        match read(file) {
-            Ok(bytes) => texts.push((file.clone(), bytes)),
-            Err(error) => unreadable.push((file.clone(), format!("cannot read the file: {error}"))),
+    let texts = Texts::read(path);
+    load_bytes(texts.files, texts.base_read, &texts.unreadable)
+}
+
+/// The files of a configuration as they were at one moment: what is compared, kept and gone back to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Texts {
+    /// The base file first, if it could be read, then the drop-ins in order.
+    files: Vec<(PathBuf, Vec<u8>)>,
+    base_read: bool,
+    unreadable: Vec<(PathBuf, String)>,
+}
+
+impl Texts {
+    /// Reads what [`load()`] reads. What cannot be read is said by [`load`](Self::load).
+    pub fn read(path: &Path) -> Self {
+        let mut unreadable = Vec::new();
+        let paths = config_paths(path).unwrap_or_else(|(directory, error)| {
+            unreadable.push((directory, format!("cannot read the directory: {error}")));
+            vec![path.to_owned()]
+        });
+        let mut files = Vec::new();
+        for file in paths {
+            match read(&file) {
+                Ok(bytes) => files.push((file, bytes)),
+                Err(error) => unreadable.push((file, format!("cannot read the file: {error}"))),
+            }
+        }
+        let base_read = files.first().is_some_and(|(file, _)| file == path);
+        Self {
+            files,
+            base_read,
+            unreadable,
         }
     }
-    let base_read = texts.first().is_some_and(|(file, _)| file == path);
-    load_bytes(texts, base_read, &unreadable)
+
+    /// The same from memory: the base file, then the drop-ins.
+    pub fn new(files: Vec<(PathBuf, Vec<u8>)>) -> Self {
+        Self {
+            base_read: !files.is_empty(),
+            files,
+            unreadable: Vec::new(),
+        }
+    }
+
+    /// Each file with its content.
+    pub fn files(&self) -> &[(PathBuf, Vec<u8>)] {
+        &self.files
+    }
+
+    /// Checks them.
+    ///
+    /// # Errors
+    ///
+    /// Every error of all files.
+    pub fn load(&self) -> Result<Loaded, Report> {
+        load_bytes(self.files.clone(), self.base_read, &self.unreadable)
+    }
+}
+
+/// The files that [`load()`] reads for `path`.
+///
+/// # Errors
+///
+/// The directory of drop-ins that cannot be read, and why.
+pub fn config_paths(path: &Path) -> Result<Vec<PathBuf>, (PathBuf, std::io::Error)> {
+    let beside = path.parent().unwrap_or(Path::new("")).join("contracts.d");
+    let mut files = vec![path.to_owned()];
+    match drop_in_paths(&beside) {
+        Ok(found) => files.extend(found),
+        Err(error) => return Err((beside, error)),
+    }
+    Ok(files)
 }
 
 /// The same from texts; nothing is read.

@@ -16,11 +16,12 @@ pub fn json_schema() -> serde_json::Value {
 /// The keys of each table.
 pub(crate) mod keys {
     pub(crate) const FILE: &[&str] = &[
-        "region", "fail", "defaults", "workers", "port", "wire", "class", "segment", "service", "contract",
+        "region", "fail", "defaults", "workers", "control", "port", "wire", "class", "segment", "service", "contract",
     ];
     pub(crate) const DROP_IN: &[&str] = &["segment", "service", "contract"];
     pub(crate) const DEFAULTS: &[&str] = &["uncontracted", "other", "layer", "meter", "grain"];
     pub(crate) const WORKERS: &[&str] = &["cpus", "batch", "poll"];
+    pub(crate) const CONTROL: &[&str] = &["state", "watch"];
     pub(crate) const PORT: &[&str] = &["name", "interface", "side", "rate", "xdp", "zero_copy"];
     pub(crate) const WIRE: &[&str] = &["ports", "bridge"];
     pub(crate) const CLASS: &[&str] = &[
@@ -71,6 +72,7 @@ struct File {
     fail: Option<Fail>,
     defaults: Option<Defaults>,
     workers: Option<Workers>,
+    control: Option<Control>,
     #[schemars(length(min = 2))]
     port: Vec<Port>,
     #[schemars(length(min = 1))]
@@ -158,6 +160,23 @@ struct Workers {
 enum Poll {
     Busy,
     Adaptive,
+}
+
+/// How changes of the configuration are dealt with.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Control {
+    /// Absolute path of the directory for what outlives the process: `history/` in it. Default "/var/lib/weir".
+    state: Option<String>,
+    /// When the files change and nobody applies them: "notice" says so, "apply" applies what is valid. Default "notice".
+    watch: Option<Watch>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+enum Watch {
+    Notice,
+    Apply,
 }
 
 #[derive(JsonSchema)]
@@ -323,6 +342,7 @@ mod tests {
             ("File", keys::FILE),
             ("Defaults", keys::DEFAULTS),
             ("Workers", keys::WORKERS),
+            ("Control", keys::CONTROL),
             ("Port", keys::PORT),
             ("Wire", keys::WIRE),
             ("Class", keys::CLASS),

@@ -3,6 +3,7 @@
 //! Indices (`usize`) point into the vectors of the same [`Config`] and are always in range. Vectors keep the order of
 //! the files.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -21,6 +22,8 @@ pub struct Config {
     pub defaults: Defaults,
     /// The worker threads.
     pub workers: Workers,
+    /// How changes of the configuration are dealt with.
+    pub control: Control,
     /// At least two.
     pub ports: Vec<Port>,
     /// At least one; no port is in two.
@@ -155,6 +158,34 @@ pub enum Poll {
     Adaptive,
 }
 
+/// How changes of the configuration are dealt with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// Absolute path of the directory for what outlives the process; default `/var/lib/weir`.
+    pub state: PathBuf,
+    /// What happens when the files change; default notice.
+    pub watch: Watch,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self {
+            state: "/var/lib/weir".into(),
+            watch: Watch::Notice,
+        }
+    }
+}
+
+/// What happens when the files on disk change and nobody applies them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Watch {
+    /// It is said, in the log and the status.
+    #[default]
+    Notice,
+    /// They are applied, if they are valid.
+    Apply,
+}
+
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
@@ -267,6 +298,32 @@ pub struct Ports {
     pub protocol: Protocol,
     /// Sorted, not overlapping, at least one.
     pub ranges: Vec<RangeInclusive<u16>>,
+}
+
+impl fmt::Display for Endpoint {
+    /// As it is written: `10.1.0.0/16 tcp/443,8000-8443`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.prefix)?;
+        let Some(ports) = &self.ports else { return Ok(()) };
+        let protocol = match ports.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        for (number, range) in ports.ranges.iter().enumerate() {
+            let (first, last) = (range.start(), range.end());
+            let before = if number == 0 {
+                format!(" {protocol}/")
+            } else {
+                ",".into()
+            };
+            if first == last {
+                write!(f, "{before}{first}")?;
+            } else {
+                write!(f, "{before}{first}-{last}")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A transport protocol.
@@ -415,9 +472,15 @@ impl Meter {
 }
 
 /// A type whose values are words in the file.
-pub(crate) trait Word: Copy + PartialEq + 'static {
+pub trait Word: Copy + PartialEq + 'static {
     /// Each word with its value.
     const WORDS: &'static [(&'static str, Self)];
+
+    /// The word of a value.
+    fn word(self) -> &'static str {
+        let found = Self::WORDS.iter().find(|(_, value)| *value == self);
+        found.map_or("", |(word, _)| *word)
+    }
 }
 
 impl Word for Fail {
@@ -446,6 +509,9 @@ impl Word for Grain {
 }
 impl Word for Poll {
     const WORDS: &'static [(&'static str, Self)] = &[("busy", Poll::Busy), ("adaptive", Poll::Adaptive)];
+}
+impl Word for Watch {
+    const WORDS: &'static [(&'static str, Self)] = &[("notice", Watch::Notice), ("apply", Watch::Apply)];
 }
 impl Word for Side {
     const WORDS: &'static [(&'static str, Self)] = &[("site", Side::Site), ("wan", Side::Wan)];

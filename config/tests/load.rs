@@ -80,6 +80,14 @@ fn every_rule_names_its_place() {
         ("nonconforming_dscp = \"AF44\"".into(), 16, 22, "not the name of a DSCP"),
         ("pcp = [8]".into(), 16, 8, "out of range"),
         ("min_share = \"101 %\"".into(), 16, 13, "not between"),
+        ("[control]\nstate = \"var\"".into(), 17, 9, "not an absolute path"),
+        ("[control]\nwatch = \"aply\"".into(), 17, 9, "cannot be \"aply\""),
+        (
+            "[control]\nhistory = 1".into(),
+            17,
+            1,
+            "unknown key `history` in [control]",
+        ),
         (class("dscp = [46]"), 19, 9, "in class \"gold\" and in class \"silver\""),
         (
             "default = true\n".to_owned() + &class("default = true"),

@@ -5,7 +5,6 @@
 //! hold, close the sockets. An error on the way undoes what was done, by dropping it.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -24,7 +23,7 @@ use crate::interface::{Interface, InterfaceError};
 use crate::plan::{self, Plan, PlanError};
 use crate::publish::{Publisher, wait_for};
 use crate::report::LedgerReport;
-use crate::status::{PortStatus, QueueStatus, Status, WorkerStatus};
+use crate::status::{ChangeStatus, PortStatus, QueueStatus, Status, WorkerStatus};
 
 /// How much of a port's rate may be made up after a late turn, with `poll = "busy"`: longer than a turn of a busy worker
 /// takes (tens of microseconds), short enough that the burst fits any switch buffer (250 kB at 10 Gbit/s).
@@ -118,7 +117,7 @@ impl StartError {
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     /// The files are not valid.
-    #[error("{}", .0.render(false))]
+    #[error("{}", .0.render(false).trim_end())]
     Config(Report),
     /// They are valid but cannot become a table.
     #[error(transparent)]
@@ -129,17 +128,23 @@ pub enum ReloadError {
         /// What changed.
         what: String,
     },
-    /// A worker did not take the table in time.
-    #[error("table {generation} is published, but a worker has not taken it within a second: see `weir status`")]
-    NotTaken {
-        /// Its generation.
-        generation: u64,
-    },
+}
+
+/// What a swap came to.
+#[derive(Debug)]
+pub struct Swapped {
+    /// Generation of the new table.
+    pub generation: u64,
+    /// Whether every worker took it within a second; if not, one hangs, and takes it when it goes on.
+    pub taken: bool,
+    /// What `check` would warn of.
+    pub warnings: Report,
+    /// What ran before.
+    pub old: Config,
 }
 
 /// A running gateway.
 pub struct Appliance {
-    path: PathBuf,
     config: Config,
     compiler: Compiler,
     compiled: Compiled,
@@ -148,7 +153,6 @@ pub struct Appliance {
     shared: Vec<Arc<WorkerShared>>,
     ports: Vec<RunningPort>,
     started: Instant,
-    last_reload_error: Option<String>,
 }
 
 struct RunningWorker {
@@ -198,7 +202,7 @@ impl Appliance {
     /// See [`StartError`]; the machine is left as it was, but that interfaces stay up. A fail-open bridge that this start
     /// has made is removed again; one that was there before keeps the ports. After a start that succeeds the bridge stays
     /// for good, because it is what carries on without weir.
-    pub fn start(path: &Path, loaded: Loaded) -> Result<Self, StartError> {
+    pub fn start(loaded: Loaded) -> Result<Self, StartError> {
         let config = loaded.config;
         let interfaces: Vec<Interface> = config
             .ports
@@ -222,7 +226,6 @@ impl Appliance {
         let mut programs = plan::load_programs(&config, on_stall, STALE_AFTER)?;
         let shares: Vec<Arc<PortShare>> = config.ports.iter().map(|_| Arc::new(PortShare::new())).collect();
         let mut appliance = Self {
-            path: path.to_owned(),
             config,
             compiler,
             compiled,
@@ -231,7 +234,6 @@ impl Appliance {
             shared: Vec::new(),
             ports: Vec::new(),
             started: Instant::now(),
-            last_reload_error: None,
         };
         // If anything fails from here on, dropping the appliance ends the workers there are.
         appliance.start_workers(&plan, &interfaces, &shares, &mut programs)?;
@@ -303,29 +305,56 @@ impl Appliance {
         Ok(())
     }
 
-    /// Reads the configuration again and swaps the table, whole. Ports, wires, workers and `fail` must be the same.
+    /// Swaps the table for that of another configuration, whole. Ports, wires, workers, `fail` and the directory of the
+    /// history must be the same.
     ///
     /// # Errors
     /// See [`ReloadError`]; the table before goes on.
-    pub fn reload(&mut self) -> Result<(u64, Report), ReloadError> {
-        let result = self.try_reload();
-        self.last_reload_error = result.as_ref().err().map(ToString::to_string);
-        result
-    }
-
-    fn try_reload(&mut self) -> Result<(u64, Report), ReloadError> {
-        let loaded = config::load(&self.path).map_err(ReloadError::Config)?;
+    pub fn swap(&mut self, loaded: Loaded) -> Result<Swapped, ReloadError> {
         if let Some(what) = plan::needs_restart(&self.config, &loaded.config) {
             return Err(ReloadError::NeedsRestart { what });
         }
         let compiled = self.compiler.compile(&loaded.config, Timestamp::now())?;
-        self.config = loaded.config;
+        let old = std::mem::replace(&mut self.config, loaded.config);
         let generation = self.publish(compiled);
-        if !wait_for(&self.shared, generation, Duration::from_secs(1)) {
-            return Err(ReloadError::NotTaken { generation });
-        }
+        let taken = wait_for(&self.shared, generation, Duration::from_secs(1));
         self.retire();
-        Ok((generation, loaded.warnings))
+        Ok(Swapped {
+            generation,
+            taken,
+            warnings: loaded.warnings,
+            old,
+        })
+    }
+
+    /// What runs.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The table of it.
+    #[must_use]
+    pub fn compiled(&self) -> &Compiled {
+        &self.compiled
+    }
+
+    /// Packets that wait in priority rings.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.path_counters().map(|path| path.held.packets).sum()
+    }
+
+    /// Packets that the ledgers cannot explain; the XDP programs' own counters close by construction.
+    #[must_use]
+    pub fn unaccounted(&self) -> i64 {
+        self.path_counters().map(|path| path.unaccounted()).sum()
+    }
+
+    fn path_counters(&self) -> impl Iterator<Item = PathCounters> + '_ {
+        self.shared
+            .iter()
+            .flat_map(|shared| shared.ledgers.iter().flatten().map(|published| published.read()))
     }
 
     /// To be called a few times a second: lets old tables go, and swaps the table when a contract begins or ends.
@@ -360,7 +389,7 @@ impl Appliance {
         ended.map(|worker| format!("worker {worker} has ended by itself: this is an error in weir, please report it"))
     }
 
-    /// Everything `weir status` shows.
+    /// What `weir status` shows, but for what [`Changes`](crate::change::changes::Changes) knows.
     #[must_use]
     pub fn status(&self) -> Status {
         let mut traffic = self.compiled.traffic(Some(MonotonicClock.now()));
@@ -370,7 +399,8 @@ impl Appliance {
             region: self.config.region.clone(),
             generation: self.compiled.table.generation,
             uptime_seconds: self.started.elapsed().as_secs_f64(),
-            last_reload_error: self.last_reload_error.clone(),
+            last_reload_error: None,
+            change: ChangeStatus::default(),
             over_grant_bytes: 0,
             under_grant_bytes: traffic.contracts.iter().map(|c| c.under_grant_bytes).max().unwrap_or(0),
             workers: self.worker_status(),

@@ -103,8 +103,11 @@ pub fn run(
     )?;
     services.retain(|service| service.stream.rate_bps > 0);
     let plan = plan(options, &loaded.config, &lab, services, first);
-    let mut appliance = lab.gateway.run(|| Appliance::start(&path, loaded))??;
-    let mut reload = |_| appliance.reload().map(drop).map_err(|error| error.to_string());
+    let mut appliance = lab.gateway.run(|| Appliance::start(loaded))??;
+    let mut reload = |_| {
+        let loaded = config::load(&path).map_err(|report| report.render(false))?;
+        appliance.swap(loaded).map(drop).map_err(|error| error.to_string())
+    };
     let report = suite::run(
         &plan,
         &mut Surroundings {

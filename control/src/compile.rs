@@ -20,6 +20,7 @@ use dataplane::priority::{ClassOrder, Half, MAX_CLASSES, Order, RingId};
 use dataplane::shaper::{ShaperRate, ShaperRateError};
 use jiff::Timestamp;
 
+use crate::change::diff::ContractName;
 use crate::report::{ContractReport, Counters, OtherReport, Tokens, TrafficReport, UncontractedReport, direction_name};
 
 /// Why a checked configuration still cannot become a table.
@@ -300,6 +301,28 @@ impl Compiler {
 }
 
 impl Compiled {
+    /// Every contract of the table by its name, with the slot of its counters.
+    pub fn contracts(&self) -> impl Iterator<Item = (ContractName<'_>, SlotId)> {
+        self.entries.iter().filter_map(|(key, index)| match key {
+            SlotKey::Contract {
+                service,
+                class,
+                direction,
+                segment,
+            } => Some((
+                ContractName {
+                    service: &self.names.services[*service as usize],
+                    class: &self.names.classes[*class as usize],
+                    direction: direction_name(*direction),
+                    segment: segment.map(|segment| &*self.names.segments[segment as usize]),
+                    region: &self.region,
+                },
+                self.table.contract(*index).slot,
+            )),
+            _ => None,
+        })
+    }
+
     /// What became of the traffic, summed over workers, with bucket levels as of `now`. The ledger is left empty.
     #[must_use]
     pub fn traffic(&self, now: Option<Nanos>) -> TrafficReport {

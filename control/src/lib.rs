@@ -13,6 +13,7 @@
 //! - [`publish`]: one pointer, swapped whole, and what is not yet let go
 //! - [`plan`], [`interface`]: which worker owns what, and interfaces made ready and put back
 //! - [`appliance`]: all of that from start to stop; [`run`]: signals, reloads, housekeeping
+//! - [`mod@change`]: `plan`, `apply`, `confirm`, `rollback`, `history`, and files that changed
 //! - [`socket`], [`status`], [`report`]: what weir tells about itself
 //! - [`replay`]: captures in and out (the reader is pktgen's)
 //! - [`demo`]: a virtual network around a real `weir run`
@@ -21,6 +22,7 @@
 
 pub mod appliance;
 pub mod bench;
+pub mod change;
 pub mod compile;
 pub mod demo;
 pub mod interface;

@@ -1,11 +1,15 @@
-//! `weir`, the command. Exit status: 0 done, 1 failed, 2 usage or invalid configuration.
+//! `weir`, the command. Exit status: 0 done, 1 failed, 2 usage or invalid configuration; of `weir plan` 3 changes.
 #![deny(unsafe_code)]
+
+mod command;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use command::change::{Apply, Confirm, History, Plan, Rollback};
+use command::{INVALID, ask, colour, fail, print_json, unexpected};
 use control::bench::{BenchError, BenchOptions};
 use control::demo::DemoOptions;
 use control::replay::{ReplayError, ReplayOptions};
@@ -31,7 +35,7 @@ enum Command {
         /// Base configuration file; `contracts.d/*.toml` beside it are read too.
         #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
-        /// Where to listen for `weir status` and `weir reload`.
+        /// Where to listen for the commands that ask a running appliance.
         #[arg(long, value_name = "PATH", default_value = socket::DEFAULT_PATH)]
         socket: PathBuf,
         /// Stop when standard input closes.
@@ -47,6 +51,22 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show what `weir apply` would change: contracts, classes, ports, findings, and traffic of the last minute judged again.
+    ///
+    /// Exit status: 0 no change, 3 changes, 1 failed, 2 invalid configuration or usage.
+    Plan(Plan),
+    /// Make the running appliance take its configuration from disk, at once or on trial.
+    ///
+    /// It reads the file that it was started with. The version is kept in the history; nothing changes if the file is not valid.
+    Apply(Apply),
+    /// Keep the version that is on trial.
+    Confirm(Confirm),
+    /// Go back to an earlier version.
+    ///
+    /// The files on disk stay as they are: mend them too, or the next reload or start takes them.
+    Rollback(Rollback),
+    /// Show the versions that were applied.
+    History(History),
     /// Show what the running appliance does.
     Status {
         /// Print JSON.
@@ -131,9 +151,6 @@ struct Bench {
 
 const DEFAULT_CONFIG: &str = "/etc/weir/weir.toml";
 
-/// Exit status of invalid configuration and of usage errors (clap's own).
-const INVALID: u8 = 2;
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
@@ -147,6 +164,11 @@ fn main() -> ExitCode {
             die_with_parent,
         }),
         Command::Check { config, json } => check(&config, json),
+        Command::Plan(options) => command::change::plan(options),
+        Command::Apply(options) => command::change::apply(options),
+        Command::Confirm(options) => command::change::confirm(&options),
+        Command::Rollback(options) => command::change::rollback(options),
+        Command::History(options) => command::change::history(&options),
         Command::Status { json, socket } => status(&socket, json),
         Command::Reload { socket } => reload(&socket),
         Command::Replay {
@@ -311,7 +333,7 @@ fn check(path: &Path, json: bool) -> ExitCode {
 }
 
 fn status(socket: &Path, json: bool) -> ExitCode {
-    match ask(socket, Request::Status) {
+    match ask(socket, &Request::Status) {
         Ok(Response::Status(status)) if json => print_json(&status),
         Ok(Response::Status(status)) => {
             print!("{}", status.to_text());
@@ -323,11 +345,18 @@ fn status(socket: &Path, json: bool) -> ExitCode {
 }
 
 fn reload(socket: &Path) -> ExitCode {
-    match ask(socket, Request::Reload) {
-        Ok(Response::Reloaded { generation, warnings }) => {
-            eprint!("{warnings}");
-            println!("table {generation} is live on every worker");
-            ExitCode::SUCCESS
+    match ask(
+        socket,
+        &Request::Reload {
+            by: command::change::sudo_user(),
+        },
+    ) {
+        Ok(Response::Reloaded(done)) => {
+            let status = command::change::say(&done);
+            if !done.is_late {
+                println!("table {} is live on every worker", done.generation);
+            }
+            status
         }
         Ok(Response::Refused { reason }) => {
             eprintln!("{reason}");
@@ -379,41 +408,4 @@ fn progress_bar(bytes: u64) -> indicatif::ProgressBar {
         bar.set_style(style);
     }
     bar
-}
-
-fn ask(socket: &Path, request: Request) -> Result<Response, ExitCode> {
-    socket::ask(socket, request).map_err(|error| {
-        let remedy = "is `weir run` running, with this --socket, and may you open it (root)?";
-        fail(&format!("no answer at {}: {error}", socket.display()), Some(remedy), 1)
-    })
-}
-
-fn unexpected(response: &Response) -> ExitCode {
-    match response {
-        Response::Invalid { reason } | Response::Refused { reason } => fail(reason, None, 1),
-        _ => fail(
-            &"an answer of another kind came: are both of the same version?",
-            None,
-            1,
-        ),
-    }
-}
-
-fn print_json(value: &impl serde::Serialize) -> ExitCode {
-    let mut out = std::io::stdout().lock();
-    // Whoever reads us may have gone (`| head`): nothing to say to them then.
-    let written = serde_json::to_writer_pretty(&mut out, value).is_ok() && writeln!(out).is_ok();
-    if written { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn fail(error: &impl std::fmt::Display, remedy: Option<&str>, status: u8) -> ExitCode {
-    eprintln!("weir: {error}");
-    if let Some(remedy) = remedy {
-        eprintln!("  help: {remedy}");
-    }
-    ExitCode::from(status)
-}
-
-fn colour() -> bool {
-    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }

@@ -381,6 +381,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Option<String> {
         (wires(old) != wires(new), "a `[[wire]]`"),
         (workers(old) != workers(new), "`[workers]`"),
         (old.fail != new.fail, "`fail`"),
+        (old.control.state != new.control.state, "`[control] state`"),
     ];
     changes
         .into_iter()

@@ -11,15 +11,18 @@ use crossbeam::channel::{Receiver, bounded, select, tick, unbounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::appliance::{Appliance, ReloadError, StartError};
-use crate::socket::{Call, ControlSocket, Request, Response};
+use crate::appliance::{Appliance, StartError};
+use crate::change::changes::{Changes, log_warnings};
+use crate::change::disk::Disk;
+use crate::change::messages::{Done, Refusal};
+use crate::socket::{self, Call, ControlSocket, Request, Response};
 
 /// What `weir run` is asked to do.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
     /// The base configuration file.
     pub config: PathBuf,
-    /// Where to listen for `weir status` and `weir reload`.
+    /// Where to listen for the other commands.
     pub socket: PathBuf,
     /// End when standard input closes: the demo's gateway must not outlive the demo.
     pub die_with_parent: bool,
@@ -61,12 +64,16 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
     if options.die_with_parent {
         stop_when_input_closes().map_err(RunError::Signals)?;
     }
-    let loaded = config::load(&options.config).map_err(StartError::Config)?;
+    // The history knows files by their whole names, wherever weir is started.
+    let path = std::path::absolute(&options.config).unwrap_or_else(|_| options.config.clone());
+    let mut disk = Disk::new(&path);
+    let texts = disk.read();
+    let loaded = texts.load().map_err(StartError::Config)?;
     log_warnings(&loaded.warnings);
-    let mut appliance = Appliance::start(&options.config, loaded)?;
+    let mut appliance = Appliance::start(loaded)?;
     let (calls, requests) = bounded(16);
-    let socket = ControlSocket::listen(&options.socket, calls);
-    let socket = socket.map_err(|cause| RunError::Socket {
+    let listening = ControlSocket::listen(&options.socket, calls);
+    let listening = listening.map_err(|cause| RunError::Socket {
         path: options.socket.clone(),
         cause,
     })?;
@@ -89,29 +96,30 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         status.traffic.contracts.len()
     );
 
-    let result = serve(&mut appliance, &signals, &requests);
-    drop(socket);
+    let mut changes = Changes::start(disk, texts, &appliance);
+    let result = serve(&mut appliance, &mut changes, &signals, &requests);
+    drop(listening);
     let last = appliance.stop();
     tracing::info!("stopped; packets unaccounted for: {}", last.unaccounted());
     result
 }
 
-fn serve(appliance: &mut Appliance, signals: &Receiver<i32>, requests: &Receiver<Call>) -> Result<(), RunError> {
+fn serve(
+    appliance: &mut Appliance,
+    changes: &mut Changes,
+    signals: &Receiver<i32>,
+    requests: &Receiver<Call>,
+) -> Result<(), RunError> {
     let ticks = tick(TICK);
-    let mut audited = Instant::now();
-    let mut reported_unaccounted = 0;
-    let mut reported_unserved = BTreeSet::new();
+    let mut audit = Audit::default();
     loop {
         select! {
             recv(signals) -> signal => match signal {
-                Ok(SIGHUP) => { let _answer = reload(appliance); }
+                Ok(SIGHUP) => { let _answer = reload(changes, "SIGHUP", appliance); }
                 _ => return Ok(()),
             },
             recv(requests) -> call => if let Ok(call) = call {
-                let answer = match call.request {
-                    Request::Status => Response::Status(Box::new(appliance.status())),
-                    Request::Reload => reload(appliance),
-                };
+                let answer = answer(call.request, &call.author, changes, appliance);
                 // A client that no longer waits needs no answer.
                 let _sent = call.answer.send(answer);
             },
@@ -121,45 +129,93 @@ fn serve(appliance: &mut Appliance, signals: &Receiver<i32>, requests: &Receiver
                     Ok(Some(generation)) => tracing::info!("a contract began or ended: table {generation} is live"),
                     Err(error) => tracing::error!("a contract began or ended, but the new table was refused: {error}"),
                 }
-                if audited.elapsed() >= AUDIT {
-                    audited = Instant::now();
-                    if let Some(fault) = appliance.fault() {
-                        return Err(RunError::Fault(fault));
-                    }
-                    for (port, queue) in appliance.unserved_queues() {
-                        if reported_unserved.insert((port.to_owned(), queue)) {
-                            tracing::error!(
-                                "queue {queue} of port {port} has no worker: its packets are dropped (`no_socket`); set the queues back with `ethtool -L`, or restart weir"
-                            );
-                        }
-                    }
-                    let unaccounted = appliance.status().unaccounted();
-                    if unaccounted != reported_unaccounted {
-                        reported_unaccounted = unaccounted;
-                        tracing::error!("the ledger does not close: {unaccounted} packets unaccounted for");
-                    }
-                }
+                changes.tick(appliance);
+                audit.tick(appliance)?;
             },
         }
     }
 }
 
-fn reload(appliance: &mut Appliance) -> Response {
-    match appliance.reload() {
-        Ok((generation, warnings)) => {
-            log_warnings(&warnings);
-            let warnings = warnings.render(false);
-            tracing::info!("reloaded: table {generation} is live on every worker");
-            Response::Reloaded { generation, warnings }
+/// Looks now and then whether everything is still there and accounted for, and says once what is not.
+#[derive(Default)]
+struct Audit {
+    done: Option<Instant>,
+    unaccounted: i64,
+    unserved: BTreeSet<(String, u32)>,
+}
+
+impl Audit {
+    fn tick(&mut self, appliance: &Appliance) -> Result<(), RunError> {
+        if self.done.is_some_and(|done| done.elapsed() < AUDIT) {
+            return Ok(());
         }
-        Err(error) => {
-            let reason = match &error {
-                ReloadError::Config(report) => report.render(false),
-                other => other.to_string(),
-            };
-            tracing::error!("reload refused, the running table goes on:\n{reason}");
-            Response::Refused { reason }
+        self.done = Some(Instant::now());
+        if let Some(fault) = appliance.fault() {
+            return Err(RunError::Fault(fault));
         }
+        for (port, queue) in appliance.unserved_queues() {
+            if self.unserved.insert((port.to_owned(), queue)) {
+                tracing::error!(
+                    "queue {queue} of port {port} has no worker: its packets are dropped (`no_socket`); set the queues back with `ethtool -L`, or restart weir"
+                );
+            }
+        }
+        let unaccounted = appliance.unaccounted();
+        if unaccounted != self.unaccounted {
+            self.unaccounted = unaccounted;
+            tracing::error!("the ledger does not close: {unaccounted} packets unaccounted for");
+        }
+        Ok(())
+    }
+}
+
+fn answer(request: Request, author: &str, changes: &mut Changes, appliance: &mut Appliance) -> Response {
+    match request {
+        Request::Status => Response::Status(Box::new(changes.status(appliance))),
+        Request::Reload { .. } => reload(changes, author, appliance),
+        Request::Running => Response::Running(Box::new(changes.running(appliance))),
+        Request::Apply { wish, .. } => changed("apply", changes.apply(&wish, author, appliance)),
+        Request::Confirm { .. } => changed("confirm", changes.confirm(author, appliance)),
+        Request::Rollback { version, note, .. } => {
+            changed("rollback", changes.rollback(version, note, author, appliance))
+        }
+        Request::History => Response::History(changes.history()),
+        Request::Version { number } => match changes.version_texts(number) {
+            Ok((texts, before)) => Response::Version {
+                files: socket::files(&texts),
+                before: before.as_ref().map(socket::files),
+            },
+            Err(refusal) => Response::Failed {
+                reason: refusal.to_string(),
+            },
+        },
+    }
+}
+
+fn changed(what: &str, result: Result<Done, Refusal>) -> Response {
+    match result {
+        Ok(done) => Response::Changed(done),
+        Err(refusal) => refused(what, &refusal),
+    }
+}
+
+fn reload(changes: &mut Changes, author: &str, appliance: &mut Appliance) -> Response {
+    match changes.reload(author, appliance) {
+        Ok(done) => {
+            done.notes.iter().for_each(|note| tracing::warn!("{note}"));
+            Response::Reloaded(done)
+        }
+        Err(refusal) => refused("reload", &refusal),
+    }
+}
+
+fn refused(what: &str, refusal: &Refusal) -> Response {
+    let reason = refusal.to_string();
+    tracing::error!("{what} refused, the running table goes on:\n{reason}");
+    if matches!(refusal, Refusal::Reload(_) | Refusal::File { .. }) {
+        Response::Refused { reason }
+    } else {
+        Response::Failed { reason }
     }
 }
 
@@ -172,13 +228,6 @@ fn stop_when_input_closes() -> std::io::Result<()> {
         let _raised = signal_hook::low_level::raise(SIGTERM);
     })?;
     Ok(())
-}
-
-/// One line each: `weir check` shows them at length.
-fn log_warnings(warnings: &config::Report) {
-    for warning in warnings.diagnostics() {
-        tracing::warn!("{}:{}: {}", warning.file.display(), warning.line, warning.message);
-    }
 }
 
 /// A thread that passes signals on: from before the first thread of ours starts, so that none is missed.

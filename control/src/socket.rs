@@ -1,4 +1,4 @@
-//! The control socket: how `weir status` and `weir reload` reach a running appliance.
+//! The control socket: how `weir status`, `weir apply` and the others reach a running appliance.
 //!
 //! A Unix stream socket that only its owner may open (mode 0600). A client sends one line of JSON, the appliance answers
 //! with one line of JSON and closes. Requests are at most 4 KiB and must come within two seconds, answers must be taken
@@ -13,22 +13,91 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use config::Texts;
 use crossbeam::channel::{Sender, bounded};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
 
+use crate::change::messages::{Done, HistoryReport, Running, Wish};
 use crate::status::Status;
 
 /// Where the socket is unless `--socket` says otherwise.
 pub const DEFAULT_PATH: &str = "/run/weir/control.sock";
 
-/// What a client may ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a client may ask. `by` is on whose behalf, as sudo knows it: taken from root only, others are who they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
     /// Counters and state.
     Status,
     /// Read the configuration again and swap the table.
-    Reload,
+    Reload {
+        /// On whose behalf.
+        #[serde(default)]
+        by: Option<String>,
+    },
+    /// What runs, with the traffic of the last minute.
+    Running,
+    /// Read the configuration and swap to it, perhaps on trial.
+    Apply {
+        /// In which way.
+        wish: Wish,
+        /// On whose behalf.
+        #[serde(default)]
+        by: Option<String>,
+    },
+    /// Keep what is on trial.
+    Confirm {
+        /// On whose behalf.
+        #[serde(default)]
+        by: Option<String>,
+    },
+    /// Go back.
+    Rollback {
+        /// To this version; to the one before.
+        #[serde(default)]
+        version: Option<u64>,
+        /// What to remember of it.
+        #[serde(default)]
+        note: Option<String>,
+        /// On whose behalf.
+        #[serde(default)]
+        by: Option<String>,
+    },
+    /// The versions there are.
+    History,
+    /// The texts of one, and of the one before it.
+    Version {
+        /// Its number.
+        number: u64,
+    },
+}
+
+impl Request {
+    fn by(&mut self) -> Option<String> {
+        match self {
+            Request::Reload { by }
+            | Request::Apply { by, .. }
+            | Request::Confirm { by }
+            | Request::Rollback { by, .. } => by.take(),
+            _ => None,
+        }
+    }
+}
+
+/// Files with their contents, the base file first.
+pub type Files = Vec<(PathBuf, String)>;
+
+/// The files of a configuration that is valid, and so is text.
+#[must_use]
+pub fn files(texts: &Texts) -> Files {
+    let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
+    texts
+        .files()
+        .iter()
+        .map(|(path, bytes)| (path.clone(), text(bytes)))
+        .collect()
 }
 
 /// What it gets.
@@ -38,14 +107,27 @@ pub enum Response {
     /// To [`Request::Status`].
     Status(Box<Status>),
     /// The new table is live on every worker.
-    Reloaded {
-        /// Its generation.
-        generation: u64,
-        /// What `check` would warn of.
-        warnings: String,
+    Reloaded(Done),
+    /// To [`Request::Running`].
+    Running(Box<Running>),
+    /// It is done: applied, confirmed, gone back.
+    Changed(Done),
+    /// To [`Request::History`].
+    History(HistoryReport),
+    /// To [`Request::Version`].
+    Version {
+        /// Its files.
+        files: Files,
+        /// Those of the version before it, if it is still kept.
+        before: Option<Files>,
     },
     /// The new configuration was refused; the table before it goes on.
     Refused {
+        /// Why, for people.
+        reason: String,
+    },
+    /// It could not be done, though nothing is wrong with the configuration; the table before goes on.
+    Failed {
         /// Why, for people.
         reason: String,
     },
@@ -60,11 +142,15 @@ pub enum Response {
 pub struct Call {
     /// What is asked.
     pub request: Request,
+    /// Who asks: a name, 1 to 64 characters.
+    pub author: String,
     /// Where the answer goes.
     pub answer: Sender<Response>,
 }
 
 const REQUEST_MAX: usize = 4096;
+/// Characters of an author's name: Linux takes 32 for a user.
+const AUTHOR_MAX: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Time the control thread may take for an answer; compiling 100,000 contracts is the longest of them.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
@@ -125,11 +211,11 @@ impl Drop for ControlSocket {
 ///
 /// # Errors
 /// Nobody answers there, or not in the expected form.
-pub fn ask(path: &Path, request: Request) -> io::Result<Response> {
+pub fn ask(path: &Path, request: &Request) -> io::Result<Response> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(ANSWER_PATIENCE + PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    serde_json::to_writer(&mut stream, &request)?;
+    serde_json::to_writer(&mut stream, request)?;
     stream.write_all(b"\n")?;
     let mut answer = String::new();
     BufReader::new(stream).read_line(&mut answer)?;
@@ -163,7 +249,10 @@ fn accept(listener: &UnixListener, calls: &Sender<Call>) {
 fn serve(stream: &UnixStream, calls: &Sender<Call>) -> io::Result<()> {
     let line = read_request(stream)?;
     let response = match serde_json::from_slice::<Request>(&line) {
-        Ok(request) => call(request, calls),
+        Ok(mut request) => {
+            let by = request.by();
+            call(request, author(stream, by), calls)
+        }
         Err(error) => Response::Invalid {
             reason: format!("not a request: {error}"),
         },
@@ -208,12 +297,34 @@ fn read_request(mut stream: &UnixStream) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-fn call(request: Request, calls: &Sender<Call>) -> Response {
+/// Who is at the other end: the user of its process, or whom sudo made root.
+fn author(stream: &UnixStream, by: Option<String>) -> String {
+    let Ok(peer) = getsockopt(stream, PeerCredentials) else {
+        return "unknown".to_owned();
+    };
+    let fits = |name: &String| (1..=AUTHOR_MAX).contains(&name.chars().count()) && !name.chars().any(char::is_control);
+    if let Some(by) = by.filter(fits).filter(|_| peer.uid() == 0) {
+        return by;
+    }
+    let user = User::from_uid(Uid::from_raw(peer.uid())).ok().flatten();
+    user.map(|user| user.name)
+        .filter(fits)
+        .unwrap_or_else(|| format!("uid {}", peer.uid()))
+}
+
+fn call(request: Request, author: String, calls: &Sender<Call>) -> Response {
     let (answer, answered) = bounded(1);
     let stopping = || Response::Invalid {
         reason: "weir is stopping".into(),
     };
-    if calls.send(Call { request, answer }).is_err() {
+    if calls
+        .send(Call {
+            request,
+            author,
+            answer,
+        })
+        .is_err()
+    {
         return stopping();
     }
     answered.recv_timeout(ANSWER_PATIENCE).unwrap_or_else(|_| stopping())

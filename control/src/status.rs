@@ -5,6 +5,8 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
+use crate::change::disk::DiskStatus;
+use crate::change::history::Version;
 use crate::report::{Count, Counters, TrafficReport};
 
 /// Everything `weir status --json` prints.
@@ -18,8 +20,11 @@ pub struct Status {
     pub generation: u64,
     /// Seconds since the appliance started.
     pub uptime_seconds: f64,
-    /// Error of the last reload, if it was refused.
+    /// Error of the last reload, apply or rollback, if it was refused.
     pub last_reload_error: Option<String>,
+    /// Which version runs, what is on trial, what the disk has.
+    #[serde(flatten)]
+    pub change: ChangeStatus,
     /// Worst over-grant in bytes that sharing one contract between the workers can cost.
     pub over_grant_bytes: u64,
     /// Most bytes of a contract's burst that can be out of one worker's reach because it shares them with others; each
@@ -33,6 +38,34 @@ pub struct Status {
     /// Contracts, uncontracted traffic, ledger.
     #[serde(flatten)]
     pub traffic: TrafficReport,
+}
+
+/// What is known of the configuration beside its table.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ChangeStatus {
+    /// The version that runs; `None`: none could be kept.
+    pub applied: Option<Version>,
+    /// What has to be confirmed, if something has.
+    pub trial: Option<TrialStatus>,
+    /// The files, seen from what runs.
+    pub disk: Option<DiskStatus>,
+    /// Why the history could not be read or written, the last time that it could not.
+    pub history_error: Option<String>,
+}
+
+/// A version that goes back by itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrialStatus {
+    /// Seconds left for `weir confirm`.
+    pub seconds_left: f64,
+    /// The version it goes back to.
+    pub previous: Option<u64>,
+    /// Conforming packets since it began.
+    pub conforming_packets: u64,
+    /// Of them certainly lost.
+    pub conforming_lost: u64,
+    /// Parts per million of them that may be lost.
+    pub max_loss_ppm: u32,
 }
 
 /// One worker.
@@ -111,17 +144,39 @@ impl Status {
             self.version, self.region, self.uptime_seconds, self.generation
         )?;
         if let Some(error) = &self.last_reload_error {
-            writeln!(
-                out,
-                "the last reload was refused: {}",
-                error.lines().next().unwrap_or_default()
-            )?;
+            let reason = error.lines().next().unwrap_or_default();
+            writeln!(out, "{}", cut(&format!("the last change was refused: {reason}"), 100))?;
         }
+        self.write_change(out)?;
         writeln!(out)?;
         self.write_workers(out)?;
         self.write_ports(out)?;
         write_contracts(out, &self.traffic)?;
         self.write_ledger(out)
+    }
+
+    fn write_change(&self, out: &mut String) -> std::fmt::Result {
+        let change = &self.change;
+        if let Some(version) = &change.applied {
+            writeln!(out, "{}", cut(&version.to_string(), 100))?;
+        }
+        if let Some(trial) = &change.trial {
+            let back = trial
+                .previous
+                .map_or("what was before".to_owned(), |number| format!("version {number}"));
+            writeln!(
+                out,
+                "on trial: goes back to {back} in {:.0} s unless `weir confirm` comes; {} of {} conforming lost",
+                trial.seconds_left, trial.conforming_lost, trial.conforming_packets
+            )?;
+        }
+        if let Some(disk) = change.disk.as_ref().filter(|disk| disk.differs) {
+            writeln!(out, "{}", cut(&format!("disk: {}", disk.summary), 100))?;
+        }
+        if let Some(error) = &change.history_error {
+            writeln!(out, "{}", cut(&format!("history: {error}"), 100))?;
+        }
+        Ok(())
     }
 
     fn write_workers(&self, out: &mut String) -> std::fmt::Result {
@@ -294,7 +349,7 @@ fn scaled(value: f64, unit: &str) -> String {
     format!("{number} {prefix}{unit}")
 }
 
-fn cut(text: &str, width: usize) -> String {
+pub(crate) fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }

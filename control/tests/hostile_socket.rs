@@ -27,7 +27,7 @@ fn serve(scratch: &Scratch, answer_len: usize) -> (ControlSocket, PathBuf) {
 }
 
 fn decent(path: &Path) -> bool {
-    matches!(ask(path, Request::Status), Ok(Response::Refused { .. }))
+    matches!(ask(path, &Request::Status), Ok(Response::Refused { .. }))
 }
 
 /// Waits until a decent client is served again; a full house may turn it away for as long as its guests are suffered.

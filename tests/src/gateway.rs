@@ -161,7 +161,10 @@ impl Gateway {
     pub fn write(&self, config: &Config) {
         let contracts = self.directory.path().join("contracts.d");
         std::fs::create_dir_all(&contracts).expect("a directory");
-        std::fs::write(self.directory.path().join("weir.toml"), config.base()).expect("a file");
+        // What outlives a weir of a test must not outlive the test.
+        let state = self.directory.path().join("state");
+        let base = config.base() + &format!("[control]\nstate = \"{}\"\n{}", state.display(), config.control);
+        std::fs::write(self.directory.path().join("weir.toml"), base).expect("a file");
         std::fs::write(contracts.join("test.toml"), &config.contracts).expect("a file");
     }
 
@@ -219,6 +222,8 @@ pub struct Config {
     pub bridge: &'static str,
     /// Such as `20 Mbit/s`; empty: none.
     pub wan_rate: &'static str,
+    /// More lines of `[control]`.
+    pub control: &'static str,
     /// The text of `contracts.d/test.toml`.
     pub contracts: String,
 }
@@ -232,6 +237,7 @@ impl Default for Config {
             xdp: "auto",
             bridge: "",
             wan_rate: "",
+            control: "",
             contracts: String::new(),
         }
     }

@@ -11,7 +11,7 @@ use crate::diagnostic::{At, Log, Problem};
 use crate::document::Documents;
 use crate::schema::keys;
 use crate::table::{Names, Table, Value};
-use crate::types::{Config, Conformance, Defaults, OtherRing, Word, Workers};
+use crate::types::{Config, Conformance, Control, Defaults, OtherRing, Word, Workers};
 
 /// The configuration, or `None` with errors in the log.
 pub(crate) fn check(documents: &Documents<'_>, whole: bool, log: &mut Log) -> Option<Config> {
@@ -49,6 +49,7 @@ pub(crate) fn check(documents: &Documents<'_>, whole: bool, log: &mut Log) -> Op
         fail: found.fail,
         defaults: found.defaults,
         workers: found.workers,
+        control: found.control,
         ports: found.ports,
         wires: found.wires,
         classes: classes.classes,
@@ -74,6 +75,7 @@ struct Boxed {
     fail: crate::types::Fail,
     defaults: Defaults,
     workers: Workers,
+    control: Control,
     ports: Vec<crate::types::Port>,
     port_places: Vec<At>,
     wires: Vec<crate::types::Wire>,
@@ -85,6 +87,7 @@ fn check_box<'t>(base: &Table<'t>, whole: bool, classes: &mut class::Classes<'t>
     class::classes(base, classes, log);
     let defaults = check_defaults(base, classes, log);
     let workers = check_workers(base, log);
+    let control = check_control(base, log);
     let (ports, port_names, port_places) = port::ports(base, whole, log);
     let wires = port::wires(base, &ports, &port_names, log);
     let ports = ports.into_iter().collect::<Option<Vec<_>>>();
@@ -93,6 +96,7 @@ fn check_box<'t>(base: &Table<'t>, whole: bool, classes: &mut class::Classes<'t>
         fail,
         defaults,
         workers,
+        control,
         ports: ports?,
         port_places,
         wires,
@@ -215,6 +219,24 @@ fn check_workers(base: &Table<'_>, log: &mut Log) -> Workers {
     }
     workers.poll = word_or_default(&table, "poll", log);
     workers
+}
+
+fn check_control(base: &Table<'_>, log: &mut Log) -> Control {
+    let mut control = Control::default();
+    let Some(table) = sub_table(base, "control", "[control]", keys::CONTROL, log) else {
+        return control;
+    };
+    if let Some(value) = table.get("state")
+        && let Some(text) = value.string(log)
+    {
+        control.state = text.into();
+        if !control.state.is_absolute() || text.contains('\0') {
+            let problem = Problem::new(value.at, "`state` is not an absolute path").label("not an absolute path");
+            log.error(problem.help("write a directory from the root on: state = \"/var/lib/weir\""));
+        }
+    }
+    control.watch = word_or_default(&table, "watch", log);
+    control
 }
 
 fn refuse_box_keys(drop_in: &Table<'_>, log: &mut Log) {

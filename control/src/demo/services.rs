@@ -220,8 +220,9 @@ pub fn base_toml(wan_rate_bps: u64, cpu: Option<usize>) -> String {
     }
     let _ok = write!(
         text,
-        "\n[[port]]\nname = \"lan\"\ninterface = \"lan\"\nside = \"site\"\n\n[[port]]\nname = \"uplink\"\ninterface = \"uplink\"\n\
-         side = \"wan\"\nrate = \"{wan_rate_bps} bit/s\"\n\n[[wire]]\nports = [\"lan\", \"uplink\"]\n"
+        "\n[control]\n# Gone with the demo.\nstate = \"{}\"\n\n[[port]]\nname = \"lan\"\ninterface = \"lan\"\nside = \"site\"\n\n[[port]]\nname = \"uplink\"\ninterface = \"uplink\"\n\
+         side = \"wan\"\nrate = \"{wan_rate_bps} bit/s\"\n\n[[wire]]\nports = [\"lan\", \"uplink\"]\n",
+        super::world::path("state").display()
     );
     for class in [&GOLD, &SILVER, &BRONZE] {
         let _ok = write!(

@@ -124,7 +124,7 @@ impl World {
     /// # Errors
     /// It does not answer.
     pub fn status(&self) -> Result<Status, WorldError> {
-        match socket::ask(&path("control.sock"), Request::Status) {
+        match socket::ask(&path("control.sock"), &Request::Status) {
             Ok(Response::Status(status)) => Ok(*status),
             Ok(other) => Err(WorldError::Refused {
                 what: "tell its status",
@@ -162,8 +162,8 @@ impl World {
     /// # Errors
     /// The gateway does not answer.
     pub fn reload(&self) -> Result<Result<u64, String>, WorldError> {
-        match socket::ask(&path("control.sock"), Request::Reload) {
-            Ok(Response::Reloaded { generation, .. }) => Ok(Ok(generation)),
+        match socket::ask(&path("control.sock"), &Request::Reload { by: None }) {
+            Ok(Response::Reloaded(done)) => Ok(Ok(done.generation)),
             Ok(Response::Refused { reason }) => Ok(Err(reason)),
             Ok(other) => Err(WorldError::Refused {
                 what: "reload",

@@ -158,7 +158,16 @@ impl Weir {
     /// When none was; prints the last.
     #[must_use]
     pub fn status_when(&self, wished: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + Duration::from_secs(2);
+        self.status_when_within(Duration::from_secs(2), wished)
+    }
+
+    /// As [`status_when`](Self::status_when), for at most this long.
+    ///
+    /// # Panics
+    ///
+    /// When none was; prints the last.
+    pub fn status_when_within(&self, patience: Duration, wished: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + patience;
         loop {
             let status = self.status();
             if wished(&status) {
