@@ -118,11 +118,15 @@ const KINDS: [Kind; 4] = [
     },
 ];
 
-/// Meters and their state side by side, as DPDK's are: what it takes to find them by a contract is not a meter's cost.
+/// Meters, and beside them their state, as DPDK's are: what it takes to find them by a contract is not a meter's cost. Each
+/// begins a cache line, as in a contract table and in cells.
 struct Meters {
-    meters: Vec<Meter>,
-    purses: Vec<Purse>,
+    meters: Vec<Line<Meter>>,
+    purses: Vec<Line<Purse>>,
 }
+
+#[repr(align(64))]
+struct Line<T>(T);
 
 impl Meters {
     /// `meters` meters of one kind, 8 Gbit/s and some more: one may take all packets and stay green.
@@ -130,11 +134,11 @@ impl Meters {
         let meter = |number: usize| {
             let odd = number as u64 & 1023;
             let profile = (kind.profile)(8_000_000_000 + 8_000 * odd, 150_000 + odd)?;
-            Ok(Meter::new(profile, false))
+            Ok(Line(Meter::new(profile, false)))
         };
         Ok(Self {
             meters: (0..meters).map(meter).collect::<Result<_, Error>>()?,
-            purses: (0..meters).map(|_| Purse::new()).collect(),
+            purses: (0..meters).map(|_| Line(Purse::new())).collect(),
         })
     }
 
@@ -154,7 +158,7 @@ impl Meters {
                 if way.each {
                     now = now.plus(Nanos(PACKET_NS));
                 }
-                let (meter, purse) = (&self.meters[at as usize], &self.purses[at as usize]);
+                let (meter, purse) = (&self.meters[at as usize].0, &self.purses[at as usize].0);
                 black_box(meter.color(purse, PACKET_BYTES, now, Color::Green));
             }
         }

@@ -16,7 +16,6 @@
 #![deny(unsafe_code)]
 
 use std::io::{BufRead, Write};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -135,7 +134,7 @@ fn flood(interface: &str, cpu: usize, frame_len: usize) -> Result<(), Error> {
 
 /// The appliance as the veth bench starts it.
 fn weir(cpu: usize) -> Result<(), Error> {
-    let weir = Appliance::start(Path::new("weir.toml"), workload::configuration("site", "wan", cpu)?)?;
+    let weir = Appliance::start(workload::configuration("site", "wan", cpu)?)?;
     wait_for_end()?;
     let (mut conforming, mut excess) = (0, 0);
     for contract in &weir.stop().traffic.contracts {
