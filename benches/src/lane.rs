@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use af_xdp::{Umem, UmemConfig};
 use arc_swap::ArcSwap;
+use config::Loaded;
 use control::compile::Compiler;
 use dataplane::clock::Nanos;
 use dataplane::contract::ContractTable;
@@ -26,6 +27,9 @@ pub const PASS: usize = 2_048;
 
 /// Frames of the worker, as many as `control::plan` gives a lane.
 const FRAMES: u32 = 16_384;
+
+/// As of an appliance with `poll = "busy"`.
+const SLACK: Nanos = Nanos(200_000);
 
 /// Time that goes by in a turn: 64 packets at 10 million a second.
 const TURN: Nanos = Nanos(6_400);
@@ -47,10 +51,20 @@ pub struct MemoryLane {
 /// The configuration is not valid, which would be an error of this package.
 pub fn tables() -> Result<[Arc<ContractTable>; 2], Error> {
     let loaded = workload::configuration("site", "wan", 0)?;
-    let mut compiler = Compiler::new(1, Nanos(200_000));
+    let mut compiler = Compiler::new(1, SLACK);
     let first = compiler.compile(&loaded.config, Timestamp::now())?;
     let second = compiler.compile(&loaded.config, Timestamp::now())?;
     Ok([first.table, second.table])
+}
+
+/// A table of `loaded` that `workers` workers share.
+///
+/// # Errors
+/// The configuration is not valid.
+pub fn shared_table(loaded: &Loaded, workers: usize) -> Result<Arc<ContractTable>, Error> {
+    Ok(Compiler::new(workers, SLACK)
+        .compile(&loaded.config, Timestamp::now())?
+        .table)
 }
 
 impl MemoryLane {
@@ -60,6 +74,14 @@ impl MemoryLane {
     /// # Errors
     /// No memory for the frames.
     pub fn new(table: Arc<ContractTable>, partial: bool, seed: u64) -> Result<Self, Error> {
+        Self::of_worker(0, table, partial, seed)
+    }
+
+    /// The same for worker number `worker` of those that share `table`.
+    ///
+    /// # Errors
+    /// No memory for the frames.
+    pub fn of_worker(worker: usize, table: Arc<ContractTable>, partial: bool, seed: u64) -> Result<Self, Error> {
         let (umem, frames) = Umem::new(&UmemConfig {
             frame_count: FRAMES,
             tx_metadata: true,
@@ -77,7 +99,7 @@ impl MemoryLane {
             shares: [Arc::new(PortShare::new()), Arc::new(PortShare::new())],
             seed,
         };
-        let lane = Lane::new(0, &ends, port(), port());
+        let lane = Lane::new(worker, &ends, port(), port());
         let current: CurrentTable = Arc::new(ArcSwap::new(table));
         let shared = Arc::new(WorkerShared::new(1));
         let pool = FramePool::new(frames);

@@ -118,6 +118,25 @@ pub fn configuration(site: &str, wan: &str, cpu: usize) -> Result<Loaded, Error>
     config::load_texts((Path::new("weir.toml"), &base), &[contracts]).map_err(|report| report.render(false).into())
 }
 
+/// The same box with one contract for all of these services: every worker that judges a packet judges by it. Wide enough for
+/// any machine.
+///
+/// # Errors
+/// Whatever the checks of the configuration find.
+pub fn one_contract() -> Result<Loaded, Error> {
+    // All packets go to one class, for a contract is of one.
+    let mut base = base("site", "wan", 0);
+    for dscp in [26, 10, 0] {
+        base = base.replace(&format!("dscp = [{dscp}]"), "dscp = []");
+    }
+    let base = base.replace("dscp = [46]", "dscp = [46, 26, 10, 0]");
+    let contract = "[[service]]\nname = \"all\"\nendpoints = [\"10.0.0.0/8\"]\n\
+        [[contract]]\nservice = \"all\"\nclass = \"gold\"\nregion = \"here\"\ndirection = \"egress\"\n\
+        rate = \"100 Gbit/s\"\n";
+    let contracts = (PathBuf::from("contracts.d/all.toml"), contract.to_owned());
+    config::load_texts((Path::new("weir.toml"), &base), &[contracts]).map_err(|report| report.render(false).into())
+}
+
 fn base(site: &str, wan: &str, cpu: usize) -> String {
     let mut text = format!(
         "region = \"here\"\n\
@@ -222,8 +241,9 @@ mod tests {
     }
 
     #[test]
-    fn the_configuration_is_valid() {
+    fn the_configurations_are_valid() {
         let loaded = configuration("a", "b", 0).unwrap();
         assert_eq!(loaded.config.contracts.len(), SERVICES);
+        assert_eq!(one_contract().unwrap().config.contracts.len(), 1);
     }
 }
