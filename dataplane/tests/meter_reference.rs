@@ -1,4 +1,4 @@
-//! Meters against an exact reference: the RFCs' purse in bytes, as rational numbers, filled eagerly at every arrival.
+//! Meters against an exact reference: the RFCs' buckets in bytes, as rational numbers, filled eagerly at every arrival.
 //! No unit, no lazy refill and no packing is shared with what is tested.
 
 use dataplane::clock::Nanos;

@@ -278,7 +278,7 @@ fn a_new_burst_clamps_and_a_new_rate_needs_nothing() {
     assert_eq!(new.color(&purse, 10, Nanos(1_000), G), G);
     // Back to the large burst: the level grows by rate alone.
     assert_eq!(old.levels(&purse, Nanos(11_000)), levels(10, 0));
-    // Fresh purse are full under whatever comes first.
+    // A fresh purse is full under whatever comes first.
     assert_eq!(new.levels(&Purse::new(), Nanos(3)), levels(600, 300));
     assert_eq!(old.levels(&Purse::new(), Nanos(3)), levels(1_000, 2_000));
 }

@@ -643,3 +643,38 @@ fn a_larger_burst_keeps_the_level() {
         }
     }
 }
+
+/// A contract that comes back starts full: both buckets, the word and every worker's credit.
+#[test]
+fn a_contract_that_comes_back_starts_full() {
+    for workers in [1, 2, 3, 8] {
+        for rfc in RFCS {
+            let (burst, second_burst) = (100_000, 200_000);
+            let numbers = Numbers {
+                rfc,
+                aware: false,
+                rate: 8_000,
+                burst,
+                second_rate: 8_000,
+                second_burst,
+            };
+            let (meter, slot, now) = (numbers.meter(), SlotId(300), Nanos(5));
+            let cells = Cells::new(workers).grown(301);
+            cells.refill(&meter, slot);
+            let full = cells.levels(&meter, slot, now);
+            assert_eq!(full.committed_bytes, burst);
+            assert_eq!(full.second_bytes, (rfc != Rfc::None).then_some(second_burst));
+            for worker in (0..workers).cycle().take(2_000) {
+                let purse = &cells.of(worker).cell(slot).purse;
+                let _color = match cells.of(worker).sharing(slot) {
+                    None => meter.color(purse, 1_000, now, Color::Green),
+                    Some(sharing) => meter.color_shared(sharing, purse, 1_000, now, Color::Green),
+                };
+            }
+            assert!(cells.levels(&meter, slot, now).committed_bytes < burst / 4);
+            assert_ne!(cells.levels(&meter, slot, now), full);
+            cells.refill(&meter, slot);
+            assert_eq!(cells.levels(&meter, slot, now), full, "{workers} workers, {rfc:?}");
+        }
+    }
+}

@@ -258,7 +258,7 @@ fn refilling_beside_borrowers_is_one_burst_more() {
             let state = Arc::clone(&state);
             thread::spawn(move || meter.refill_shared(state.buckets.among(WORKERS), state.purses.iter()))
         };
-        let granted = run(meter, &state, [&[(11, 2), (12, UNLENT), (13, 2)], &[(11, 1), (12, 3)]]);
+        let granted = run(meter, &state, [&[(11, 2), (12, UNLENT)], &[(13, 3)]]);
         refill.join().unwrap();
         let left = state.levels(meter, 13).committed_bytes;
         let before = 2 * WORKERS as u64;
