@@ -77,7 +77,7 @@ fn main() -> Result<(), Error> {
 }
 
 /// Something that a worker does again and again; gives how many packets that were, and in how many ns.
-type Work = Box<dyn FnMut() -> (u64, u64)>;
+type Work = Box<dyn FnMut() -> Result<(u64, u64), Error>>;
 
 fn lane(worker: usize, table: Arc<ContractTable>) -> Result<Work, Error> {
     let mut lane = MemoryLane::of_worker(worker, table, false, SEED + worker as u64)?;
@@ -87,10 +87,9 @@ fn lane(worker: usize, table: Arc<ContractTable>) -> Result<Work, Error> {
             let start = machine::thread_ns();
             lane.run();
             ns += machine::thread_ns() - start;
-            // A packet that is missing would be missed here; then the figures are of something else.
-            lane.reload().map_or((), |()| ());
+            lane.reload()?;
         }
-        ((PASSES * PASS) as u64, ns)
+        Ok(((PASSES * PASS) as u64, ns))
     }))
 }
 
@@ -110,7 +109,7 @@ fn meter(worker: usize, state: Arc<(Meter, Cells)>) -> Work {
             };
             black_box(color);
         }
-        (CHECKS, machine::thread_ns() - start)
+        Ok((CHECKS, machine::thread_ns() - start))
     })
 }
 
@@ -124,18 +123,19 @@ fn together(
     let barrier = Barrier::new(workers);
     let one = |worker: usize| -> Result<Vec<f64>, Error> {
         machine::pin(worker)?;
-        let work = work(worker);
+        let mut work = work(worker);
         let mut ns = Vec::with_capacity(rounds);
-        // A worker that has failed must still meet the others.
-        let mut work = work.map_or_else(|error| (None, Some(error)), |work| (Some(work), None));
         for round in 0..=rounds {
+            // Also by one that has failed: the others wait for it.
             barrier.wait();
-            let (packets, took) = work.0.as_mut().map_or((1, 0), |work| work());
-            if round > 0 {
-                ns.push(took as f64 / packets as f64);
+            let done = work.as_mut().map_or(Ok((1, 0)), |work| work());
+            match done {
+                Ok((packets, took)) if round > 0 => ns.push(took as f64 / packets as f64),
+                Ok(_) => {}
+                Err(error) => work = Err(error),
             }
         }
-        work.1.map_or(Ok(ns), Err)
+        work.map(|_| ns)
     };
     let one = &one;
     let ns: Result<Vec<Vec<f64>>, Error> = thread::scope(|scope| {
