@@ -42,7 +42,7 @@ pub struct Flow {
 pub type FlowBytes = [u8; 12];
 
 /// Name, priority and DSCP of the classes.
-const CLASSES: [(&str, u8, u8); 4] = [
+pub(crate) const CLASSES: [(&str, u8, u8); 4] = [
     ("gold", 1, 46),
     ("silver", 2, 26),
     ("bronze", 3, 10),
@@ -50,7 +50,7 @@ const CLASSES: [(&str, u8, u8); 4] = [
 ];
 
 /// The DSCP of excess, by class.
-const NONCONFORMING_DSCP: [u8; 4] = [45, 25, 9, 1];
+pub(crate) const NONCONFORMING_DSCP: [u8; 4] = [45, 25, 9, 1];
 
 const DESTINATION: [u8; 4] = [198, 18, 0, 1];
 
@@ -137,7 +137,7 @@ pub fn one_contract() -> Result<Loaded, Error> {
     config::load_texts((Path::new("weir.toml"), &base), &[contracts]).map_err(|report| report.render(false).into())
 }
 
-fn base(site: &str, wan: &str, cpu: usize) -> String {
+pub(crate) fn base(site: &str, wan: &str, cpu: usize) -> String {
     let mut text = format!(
         "region = \"here\"\n\
          [workers]\ncpus = [{cpu}]\npoll = \"busy\"\n\
