@@ -20,7 +20,7 @@ use arrayvec::ArrayVec;
 
 use crate::prefetch::prefetch;
 
-/// A table would need more entries or lines than a [`Ref`] can number: beyond some hundred million prefixes.
+/// A table would need more entries or lines than 29 bits can number: beyond some hundred million prefixes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many prefixes, ports or services for one table")]
 pub struct TooLarge;
