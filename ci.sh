@@ -51,5 +51,8 @@ fi
 step "benchmarks run"
 cargo bench --locked -p weir-benches --bench pipeline -- --quick
 cargo bench --locked -p weir-benches --bench generate -- --quick
+cargo bench --locked -p weir-benches --bench scaling -- --quick
+# Fails when a swap of tables loses or reorders a packet.
+cargo bench --locked -p weir-benches --bench swaps -- --quick
 echo
 echo "all checks passed"
