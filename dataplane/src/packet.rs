@@ -207,7 +207,7 @@ pub(crate) fn parse_plain(bytes: &[u8], wire_len: usize) -> Option<Headers> {
 }
 
 /// [`parse`] without its short cut.
-fn parse_any(bytes: &[u8], wire_len: usize) -> Parsed {
+pub(crate) fn parse_any(bytes: &[u8], wire_len: usize) -> Parsed {
     let link = parse_link(bytes);
     let l3 = usize::from(link.l3_offset);
     let on_wire = wire_len.max(bytes.len()).saturating_sub(l3);
@@ -472,4 +472,39 @@ fn read_u16(bytes: &[u8], offset: usize) -> Option<u16> {
 #[inline]
 const fn be16(high: u8, low: u8) -> u16 {
     u16::from_be_bytes([high, low])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every value of every byte of a plain packet, every length of it, on the wire as long, shorter and longer.
+    #[test]
+    fn what_is_plain_is_parsed_as_anything_is() {
+        let mut plain = [0; 60];
+        plain[12..14].copy_from_slice(&[8, 0]);
+        plain[14..20].copy_from_slice(&[0x45, 0xb8, 0, 46, 1, 2]);
+        plain[23] = UDP;
+        plain[26..38].copy_from_slice(&[10, 1, 2, 3, 192, 0, 2, 1, 0x12, 0x34, 0, 53]);
+        let mut short_cuts = 0;
+        let mut check = |bytes: &[u8], wire_len| {
+            if let Some(headers) = parse_plain(bytes, wire_len) {
+                assert_eq!(parse_any(bytes, wire_len), Parsed::Ip(headers), "{bytes:?}, {wire_len}");
+                short_cuts += 1;
+            }
+        };
+        for at in 0..plain.len() {
+            for value in 0..=255 {
+                let mut bytes = plain;
+                bytes[at] = value;
+                check(&bytes, bytes.len());
+                check(&bytes, 1514);
+            }
+            for wire_len in [0, at, 60, 1514] {
+                check(&plain[..at], wire_len);
+            }
+        }
+        // All but those that change what makes it plain.
+        assert!(short_cuts > 20_000, "{short_cuts}");
+    }
 }

@@ -264,8 +264,8 @@ impl Loan for Credit<'_> {
     }
 }
 
-/// Bytes that one worker borrows ahead at most. A contended exchange costs what some fifty packets' judgements cost; at
-/// 64 KiB even the smallest packets share it among a thousand, and more would only make bursts less exact.
+/// Bytes that one worker borrows ahead at most. A contended exchange costs what some ten packets' judgements cost (docs/SCALING.md);
+/// at 64 KiB even the smallest packets share it among a thousand, and more would only make bursts less exact.
 const CREDIT_BYTES_MAX: u64 = 65_536;
 
 /// The smallest packet: an IPv4 header (RFC 791 section 3.1). A bucket that holds less is dry.

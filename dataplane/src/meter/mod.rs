@@ -21,7 +21,8 @@
 //!
 //! A worker pays from its credit, which nobody else touches. When that does not hold a packet, the worker refills the shared
 //! word to `now`, takes from it what is missing and as much again as its credit may hold (`most`), all in one
-//! compare-and-exchange. So the workers meet once in `most` bytes, and not at all on excess that both refuse, which only reads.
+//! compare-and-exchange. So the workers meet once in `most` bytes, and excess only
+//! reads; a worker that has found the word dry does not even ask it again at the same instant.
 //!
 //! - *Over-grant*: 0 bytes. All tokens that exist lie in the word or in a credit; the word holds at most burst − workers × most
 //!   and a credit at most `most`, so together never more than the burst. Tokens come into being only by an exchange that moves

@@ -144,7 +144,7 @@ impl Path {
     #[inline(never)]
     fn parse_any(&mut self, packet: &mut Packet, one: &mut Judged, flow: &mut Option<Flow>, turn: Turn<'_>) {
         let Turn { umem, table, .. } = turn;
-        match packet::parse(umem.bytes(&packet.frame), packet.wire_len as usize) {
+        match packet::parse_any(umem.bytes(&packet.frame), packet.wire_len as usize) {
             Parsed::Ip(headers) => {
                 if turn.complete_checksums {
                     complete_checksum(umem, packet, headers);
