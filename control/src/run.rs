@@ -239,7 +239,9 @@ fn changed(what: &str, result: Result<Done, Refusal>) -> Response {
 fn reload(changes: &mut Changes, author: &str, appliance: &mut Appliance) -> Response {
     match changes.reload(author, appliance) {
         Ok(done) => {
-            done.notes.iter().for_each(|note| tracing::warn!("{note}"));
+            done.notes
+                .iter()
+                .for_each(|note| tracing::warn!(event = "note", "{note}"));
             Response::Reloaded(done)
         }
         Err(refusal) => refused("reload", &refusal),
