@@ -74,7 +74,7 @@ mod tests {
     fn every_help_fits_and_says_defaults_and_exit_status() {
         let mut command = definition();
         command.build();
-        command.debug_assert();
+        command.clone().debug_assert();
         let mut seen = 0;
         every_command(&command, &mut |command| {
             seen += 1;
