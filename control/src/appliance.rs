@@ -24,6 +24,7 @@ use crate::plan::{self, Plan, PlanError};
 use crate::publish::{Publisher, wait_for};
 use crate::report::LedgerReport;
 use crate::status::{ChangeStatus, PortStatus, QueueStatus, Status, WorkerStatus};
+use crate::system::privileges;
 
 /// How much of a port's rate may be made up after a late turn, with `poll = "busy"`: longer than a turn of a busy worker
 /// takes (tens of microseconds), short enough that the burst fits any switch buffer (250 kB at 10 Gbit/s).
@@ -351,7 +352,12 @@ impl Appliance {
         self.path_counters().map(|path| path.unaccounted()).sum()
     }
 
-    fn path_counters(&self) -> impl Iterator<Item = PathCounters> + '_ {
+    /// Turns that each worker has made.
+    pub(crate) fn turns(&self) -> Vec<u64> {
+        self.shared.iter().map(|shared| shared.turns()).collect()
+    }
+
+    pub(crate) fn path_counters(&self) -> impl Iterator<Item = PathCounters> + '_ {
         self.shared
             .iter()
             .flat_map(|shared| shared.ledgers.iter().flatten().map(|published| published.read()))
@@ -416,6 +422,7 @@ impl Appliance {
     }
 
     fn halt(&mut self) {
+        privileges::raise_for_stop();
         for port in &mut self.ports {
             port.attached.iter_mut().for_each(Attached::detach);
         }
@@ -564,6 +571,9 @@ fn spawn(worker: Worker<XdpPort>, cpu: Option<usize>, poll: Poll) -> std::io::Re
         if let Some(id) = cpu {
             // A core that is not ours to use is reported when the workers are planned; pinning itself is a wish.
             let _pinned = core_affinity::set_for_current(core_affinity::CoreId { id });
+        }
+        if let Err(error) = privileges::confine_worker() {
+            tracing::warn!(event = "privileges", "a worker keeps its privileges: {error}");
         }
         worker.run(&MonotonicClock, poll)
     })

@@ -66,7 +66,7 @@ impl Changes {
         match History::open(&appliance.config().control.state) {
             Ok(history) => {
                 for damaged in history.damaged() {
-                    tracing::error!("history: {damaged}; it is left out and left alone");
+                    tracing::error!(event = "history", "history: {damaged}; it is left out and left alone");
                 }
                 changes.history = Some(history);
             }
@@ -98,9 +98,18 @@ impl Changes {
         let summary = old.map_or("not comparable".to_owned(), |old| {
             Difference::new(Some(&old.config), appliance.config()).summary()
         });
-        tracing::warn!("the files on disk, which run now, are other than what was applied last ({newest}): {summary}");
+        tracing::warn!(
+            event = "disk",
+            version = newest.number,
+            "the files on disk, which run now, are other than what was applied last ({newest}): {summary}"
+        );
         if newest.trial.is_some_and(|trial| !trial.confirmed) {
-            tracing::warn!("version {} was never confirmed; its trial ends here", newest.number);
+            tracing::warn!(
+                event = "trial",
+                version = newest.number,
+                "version {} was never confirmed; its trial ends here",
+                newest.number
+            );
         }
         self.keep(Origin::new(How::Start, "weir"), &summary, appliance);
     }
@@ -115,6 +124,8 @@ impl Changes {
         match texts {
             Some(Ok(texts)) => {
                 tracing::warn!(
+                    event = "trial",
+                    version = record.previous,
                     "this version is on trial since before the start: it goes back to version {} in {:.0} s unless `weir confirm` comes",
                     record.previous,
                     left.as_secs_f64()
@@ -122,7 +133,10 @@ impl Changes {
                 let until = Instant::now() + left.unsigned_abs();
                 self.begin_trial(until, Some(record.previous), texts, record.max_loss_ppm, appliance);
             }
-            Some(Err(error)) => tracing::error!("the trial of this version is over, it cannot go back: {error}"),
+            Some(Err(error)) => tracing::error!(
+                event = "trial",
+                "the trial of this version is over, it cannot go back: {error}"
+            ),
             None => {}
         }
     }
@@ -245,7 +259,7 @@ impl Changes {
                 ));
             }
         }
-        tracing::info!("confirmed by {}", author.escape_debug());
+        tracing::info!(event = "confirm", author, "confirmed by {}", author.escape_debug());
         Ok(done)
     }
 
@@ -398,6 +412,11 @@ impl Changes {
         self.set_aside = None;
         log_warnings(&swapped.warnings);
         tracing::info!(
+            event = "table",
+            how = origin.how.word(),
+            author = origin.author,
+            generation = swapped.generation,
+            live_after_ms = live_after.as_millis() as u64,
             "{} by {}: table {} is live after {} ms: {summary}",
             origin.how.word(),
             origin.author.escape_debug(),
@@ -456,7 +475,7 @@ impl Changes {
     }
 
     fn history_failed(&mut self, error: &HistoryError) {
-        tracing::error!("history: {error}");
+        tracing::error!(event = "history", reason = %error, "history: {error}");
         self.history_error = Some(error.to_string());
     }
 
@@ -495,7 +514,7 @@ impl Changes {
         let Some(verdict) = trial.verdict(now) else { return };
         let Some(trial) = self.trial.take() else { return };
         let reason = reason(verdict, &trial, appliance);
-        tracing::warn!("the version on trial goes back: {reason}");
+        tracing::warn!(event = "trial", reason, "the version on trial goes back: {reason}");
         let origin = Origin {
             note: Some(reason),
             restores: trial.previous,
@@ -505,10 +524,12 @@ impl Changes {
             Ok(done) => {
                 let behind = self.leave_disk_behind();
                 for note in done.notes.into_iter().chain(behind) {
-                    tracing::warn!("{note}");
+                    tracing::warn!(event = "note", "{note}");
                 }
             }
-            Err(error) => tracing::error!("it could not go back, and goes on: {error}"),
+            Err(error) => {
+                tracing::error!(event = "trial", reason = %error, "it could not go back, and goes on: {error}")
+            }
         }
     }
 
@@ -526,7 +547,7 @@ impl Changes {
     fn disk_changed(&mut self, texts: &Texts, appliance: &mut Appliance) {
         if *texts == self.running {
             if self.disk_status.differs {
-                tracing::info!("the files on disk are again what runs");
+                tracing::info!(event = "disk", "the files on disk are again what runs");
             }
             self.disk_status = DiskStatus::as_it_runs();
             return;
@@ -538,18 +559,25 @@ impl Changes {
         let applies = appliance.config().control.watch == Watch::Apply && self.trial.is_none();
         if applies && loaded.is_ok() {
             match self.take_from_disk(texts, Origin::new(How::Watch, "weir"), appliance) {
-                Ok(done) => done.notes.iter().for_each(|note| tracing::warn!("{note}")),
-                Err(error) => tracing::error!("the files on disk have changed and cannot be applied: {error}"),
+                Ok(done) => done
+                    .notes
+                    .iter()
+                    .for_each(|note| tracing::warn!(event = "note", "{note}")),
+                Err(error) => {
+                    tracing::error!(event = "disk", reason = %error, "the files on disk have changed and cannot be applied: {error}")
+                }
             }
             return;
         }
         self.disk_status = DiskStatus::other(texts, "changed");
         match loaded {
             Ok(loaded) => tracing::warn!(
+                event = "disk",
                 "the files on disk have changed and are not applied: {}; `weir plan` shows it, `weir apply` takes it",
                 Difference::new(Some(appliance.config()), &loaded.config).summary()
             ),
             Err(report) => tracing::warn!(
+                event = "disk",
                 "the files on disk have changed and are not valid, the running table goes on: {}",
                 first_error(&report)
             ),
@@ -625,6 +653,13 @@ fn same_file(a: &Path, b: &Path) -> bool {
 /// One line each: `weir check` shows them at length.
 pub(crate) fn log_warnings(warnings: &Report) {
     for warning in warnings.diagnostics() {
-        tracing::warn!("{}:{}: {}", warning.file.display(), warning.line, warning.message);
+        tracing::warn!(
+            event = "configuration",
+            line = warning.line,
+            "{}:{}: {}",
+            warning.file.display(),
+            warning.line,
+            warning.message
+        );
     }
 }

@@ -100,7 +100,7 @@ pub(crate) fn plan(options: Plan) -> ExitCode {
             return fail(&"the configuration is not valid: there is no plan", None, INVALID);
         }
         Err(error) => {
-            let remedy = matches!(error, PlanError::Socket { .. }).then_some("may you open it (root)?");
+            let remedy = matches!(error, PlanError::Socket { .. }).then_some("may you open it (root, group `weir`)?");
             return fail(&error, remedy, 1);
         }
     };

@@ -1,6 +1,7 @@
 //! What the commands share: asking the appliance, printing, exit status.
 
 pub(crate) mod change;
+pub(crate) mod generate;
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -13,7 +14,7 @@ pub(crate) const INVALID: u8 = 2;
 
 pub(crate) fn ask(socket: &Path, request: &Request) -> Result<Response, ExitCode> {
     socket::ask(socket, request).map_err(|error| {
-        let remedy = "is `weir run` running, with this --socket, and may you open it (root)?";
+        let remedy = "is `weir run` running, with this --socket, and may you open it (root, group `weir`)?";
         fail(&format!("no answer at {}: {error}", socket.display()), Some(remedy), 1)
     })
 }
