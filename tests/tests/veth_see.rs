@@ -147,10 +147,12 @@ fn excess_waits_and_what_conforms_does_not() {
         let of = ring(&status["ports"][1], "nonconforming");
         assert_eq!(ring(&port, "nonconforming")[field], of[field], "{field}");
     }
-    assert_eq!(
-        port["queues"][0]["xdp_statistics"],
-        status["ports"][1]["queues"][0]["xdp_statistics"]
-    );
+    // The kernel goes on counting how often it found nothing to send; what it lost stands still.
+    for field in ["rx_dropped", "rx_ring_full", "tx_invalid_descs"] {
+        let of = |port: &Value| port["queues"][0]["xdp_statistics"][field].as_u64();
+        assert_eq!(of(&port), of(&status["ports"][1]), "{field}");
+        assert!(of(&port).is_some(), "{port:#}");
+    }
     let class = show(&weir, "class", "best-effort");
     assert_eq!(
         (&class["contracts"], &class["entitled_bps"]["egress"]),
@@ -205,7 +207,9 @@ fn a_trial_that_makes_conforming_packets_wait_goes_back() {
     let status = weir.status_when_within(Duration::from_secs(8), |status| status["trial"] == Value::Null);
     assert!(running.is_sending(), "it took too long");
     assert_eq!(status["ports"][1]["rate_bps"], Value::Null, "{status:#}");
+    // Long notes are wrapped.
     let history = run(&weir, &["history"], 0);
+    let history = history.split_whitespace().collect::<Vec<_>>().join(" ");
     let reason = "one conforming packet of best-effort in a hundred waited";
     assert!(
         history.contains(reason) && history.contains("for port uplink (the limit is 20 ms)"),
