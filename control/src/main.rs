@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::{FromArgMatches, Parser, Subcommand};
 use command::change::{Apply, Confirm, History, Plan, Rollback};
+use command::show::Show;
 use command::{INVALID, ask, colour, fail, print_json, unexpected};
 use control::bench::{BenchError, BenchOptions};
 use control::demo::DemoOptions;
@@ -83,6 +84,8 @@ enum Command {
         #[arg(long, value_name = "PATH", default_value = socket::DEFAULT_PATH)]
         socket: PathBuf,
     },
+    /// Show one contract, service, class, port or worker in full, or a table of all of them.
+    Show(Show),
     /// Make the running appliance read its contracts again; nothing changes if they are not valid.
     Reload {
         /// Where the appliance listens.
@@ -195,6 +198,7 @@ fn main() -> ExitCode {
         Command::Rollback(options) => command::change::rollback(options),
         Command::History(options) => command::change::history(&options),
         Command::Status { json, socket } => status(&socket, json),
+        Command::Show(options) => command::show::show(options),
         Command::Reload { socket } => reload(&socket),
         Command::Replay {
             config,

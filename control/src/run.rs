@@ -209,6 +209,15 @@ impl Audit {
 fn answer(request: Request, author: &str, changes: &mut Changes, appliance: &mut Appliance) -> Response {
     match request {
         Request::Status => Response::Status(Box::new(changes.status(appliance))),
+        Request::Show { kind, name } => {
+            let status = changes.status(appliance);
+            match crate::show::show(kind, name.as_deref(), &status, appliance.config()) {
+                Ok(shown) => Response::Shown(Box::new(shown)),
+                Err(unknown) => Response::Failed {
+                    reason: unknown.to_string(),
+                },
+            }
+        }
         Request::Reload { .. } => reload(changes, author, appliance),
         Request::Running => Response::Running(Box::new(changes.running(appliance))),
         Request::Apply { wish, .. } => changed("apply", changes.apply(&wish, author, appliance)),

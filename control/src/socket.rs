@@ -21,6 +21,7 @@ use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
 
 use crate::change::messages::{Done, HistoryReport, Running, Wish};
+use crate::show::{Kind, Shown};
 use crate::status::Status;
 use crate::system::group;
 
@@ -33,6 +34,14 @@ pub const DEFAULT_PATH: &str = "/run/weir/control.sock";
 pub enum Request {
     /// Counters and state.
     Status,
+    /// Pages about one thing, or all of a kind.
+    Show {
+        /// What kind of thing.
+        kind: Kind,
+        /// Its name; all of them.
+        #[serde(default)]
+        name: Option<String>,
+    },
     /// Read the configuration again and swap the table.
     Reload {
         /// On whose behalf.
@@ -108,6 +117,8 @@ pub fn files(texts: &Texts) -> Files {
 pub enum Response {
     /// To [`Request::Status`].
     Status(Box<Status>),
+    /// To [`Request::Show`].
+    Shown(Box<Shown>),
     /// The new table is live on every worker.
     Reloaded(Done),
     /// To [`Request::Running`].

@@ -39,9 +39,7 @@ fn systemd_understands_every_line() {
     let unit = scratch.path().join("weir.service");
     let source = std::fs::read_to_string(repository().join("packaging/systemd/weir.service")).unwrap();
     // The program that it names need not be installed here, nor its page.
-    let source = source
-        .replace("/usr/bin/weir", "/bin/true")
-        .replace("man:weir(1) ", "");
+    let source = source.replace("/usr/bin/weir", "/bin/true").replace("man:weir(1) ", "");
     std::fs::write(&unit, source).unwrap();
     let Some(output) = analyze(&["verify", "--man=no"], &unit) else {
         return;

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use config::{Report, Texts, Watch};
 use dataplane::cells::SlotId;
-use dataplane::stats::DropReason;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::appliance::{Appliance, ReloadError};
@@ -23,9 +22,9 @@ use crate::change::disk::{Disk, DiskStatus, first_error};
 use crate::change::history::{History, HistoryError, How, TrialRecord, Version};
 use crate::change::messages::{CONFIRM_MAX, Done, HistoryReport, Refusal, Running, Wish};
 use crate::change::samples::{Samples, Series};
-use crate::change::trial::{Conforming, Trial, Verdict};
+use crate::change::trial::{Conforming, Slow, Trial, Verdict};
 use crate::socket;
-use crate::status::{Status, TrialStatus};
+use crate::status::{Status, TrialStatus, micros};
 
 /// The state of changes.
 pub struct Changes {
@@ -131,7 +130,11 @@ impl Changes {
                     left.as_secs_f64()
                 );
                 let until = Instant::now() + left.unsigned_abs();
-                self.begin_trial(until, Some(record.previous), texts, record.max_loss_ppm, appliance);
+                let limits = Limits {
+                    max_loss_ppm: record.max_loss_ppm,
+                    max_latency_us: record.max_latency_us,
+                };
+                self.begin_trial(until, Some(record.previous), texts, limits, appliance);
             }
             Some(Err(error)) => tracing::error!(
                 event = "trial",
@@ -147,6 +150,7 @@ impl Changes {
         let table = &appliance.compiled().table;
         self.samples
             .tick(now, &table.cells, table.contracts.iter().map(|contract| contract.slot));
+        appliance.observe(now);
         self.watch_trial(now, appliance);
         if let Some(texts) = self.disk.look(now) {
             self.disk_changed(&texts, appliance);
@@ -214,6 +218,7 @@ impl Changes {
                     .saturating_add(SignedDuration::try_from(time).unwrap_or_default())
                     .unwrap_or(Timestamp::MAX),
                 max_loss_ppm: wish.max_loss_ppm,
+                max_latency_us: wish.max_latency_us,
                 confirmed: false,
             }),
             ..Origin::new(How::Apply, author)
@@ -222,7 +227,11 @@ impl Changes {
         let mut done = self.take_from_disk(&texts, origin, appliance)?;
         if let Some(time) = confirm {
             done.on_trial = true;
-            self.begin_trial(Instant::now() + time, previous, before, wish.max_loss_ppm, appliance);
+            let limits = Limits {
+                max_loss_ppm: wish.max_loss_ppm,
+                max_latency_us: wish.max_latency_us,
+            };
+            self.begin_trial(Instant::now() + time, previous, before, limits, appliance);
             if self.history_error.is_some() || previous.is_none() {
                 done.notes
                     .push("this trial does not survive a restart, because the history could not be kept".to_owned());
@@ -377,6 +386,8 @@ impl Changes {
             conforming_packets: trial.seen.packets,
             conforming_lost: trial.seen.lost,
             max_loss_ppm: trial.max_loss_ppm,
+            max_latency_us: trial.max_latency_ns.map(|ns| ns / 1_000),
+            p99_us: trial.slowest.map(|slow| slow.p99_ns as f64 / 1_000.0),
         });
         status
     }
@@ -484,7 +495,7 @@ impl Changes {
         until: Instant,
         previous: Option<u64>,
         texts: Texts,
-        max_loss_ppm: u32,
+        limits: Limits,
         appliance: &Appliance,
     ) {
         self.observed = Instant::now();
@@ -492,11 +503,13 @@ impl Changes {
             until,
             previous,
             texts,
-            max_loss_ppm,
+            max_loss_ppm: limits.max_loss_ppm,
+            max_latency_ns: limits.max_latency_us.map(|us| us.saturating_mul(1_000)),
             before: counters(appliance).collect(),
-            held: appliance.held(),
+            rings: appliance.rings(),
             seen: Conforming::default(),
             worst: None,
+            slowest: None,
         });
     }
 
@@ -509,7 +522,7 @@ impl Changes {
         let Some(trial) = &mut self.trial else { return };
         if now.saturating_duration_since(self.observed) >= OBSERVE {
             self.observed = now;
-            trial.observe(counters(appliance));
+            trial.observe(counters(appliance), &appliance.rings());
         }
         let Some(verdict) = trial.verdict(now) else { return };
         let Some(trial) = self.trial.take() else { return };
@@ -608,8 +621,10 @@ impl<'a> Origin<'a> {
 
 /// Why a trial goes back, in words.
 fn reason(verdict: Verdict, trial: &Trial, appliance: &Appliance) -> String {
-    let Verdict::Lost(slot, seen) = verdict else {
-        return "it was not confirmed in time".to_owned();
+    let (slot, seen) = match verdict {
+        Verdict::Late => return "it was not confirmed in time".to_owned(),
+        Verdict::Slow(slow) => return slow_reason(slow, trial, appliance),
+        Verdict::Lost(slot, seen) => (slot, seen),
     };
     let mut contracts = appliance.compiled().contracts();
     let of = slot.and_then(|slot| contracts.find(|(_, of)| *of == slot));
@@ -626,21 +641,35 @@ fn reason(verdict: Verdict, trial: &Trial, appliance: &Appliance) -> String {
     )
 }
 
-/// Conforming, nonconforming and dropped packets of everything that judges. Reads drops first, so that they never seem more
+fn slow_reason(slow: Slow, trial: &Trial, appliance: &Appliance) -> String {
+    let port = appliance.config().ports.get(slow.port);
+    let class = appliance.compiled().classes().find(|(_, ring)| *ring == slow.ring);
+    format!(
+        "one conforming packet of {} in a hundred waited {} or longer for port {} (the limit is {})",
+        class.map_or("a class", |(name, _)| name),
+        micros(slow.p99_ns as f64 / 1_000.0),
+        port.map_or("?", |port| port.name.as_str()),
+        micros(trial.max_latency_ns.unwrap_or_default() as f64 / 1_000.0)
+    )
+}
+
+/// What a trial must not pass.
+#[derive(Clone, Copy)]
+struct Limits {
+    max_loss_ppm: u32,
+    max_latency_us: Option<u64>,
+}
+
+/// Conforming packets of everything that judges, and of those the dropped. Reads drops first, so that they never seem more
 /// than what was judged.
-fn counters(appliance: &Appliance) -> impl Iterator<Item = (SlotId, [u64; 3])> + '_ {
+fn counters(appliance: &Appliance) -> impl Iterator<Item = (SlotId, Conforming)> + '_ {
     let table = &appliance.compiled().table;
     table.contracts.iter().map(move |contract| {
-        let mut sum = [0; 3];
+        let mut sum = Conforming::default();
         for worker in 0..table.cells.workers() {
             let of_worker = table.cells.of(worker);
-            let (cell, excess) = (of_worker.cell(contract.slot), of_worker.excess(contract.slot));
-            sum[2] += DropReason::ALL
-                .iter()
-                .map(|reason| excess.dropped(*reason).get().packets)
-                .sum::<u64>();
-            sum[1] += cell.nonconforming.get().packets;
-            sum[0] += cell.conforming.get().packets;
+            sum.lost += of_worker.excess(contract.slot).conforming_dropped.get().packets;
+            sum.packets += of_worker.cell(contract.slot).conforming.get().packets;
         }
         (contract.slot, sum)
     })

@@ -2,6 +2,7 @@
 
 pub(crate) mod change;
 pub(crate) mod generate;
+pub(crate) mod show;
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -37,6 +38,14 @@ pub(crate) fn print_json(value: &impl serde::Serialize) -> ExitCode {
     // Whoever reads us may have gone (`| head`): nothing to say to them then.
     let written = serde_json::to_writer_pretty(&mut out, value).is_ok() && writeln!(out).is_ok();
     if written { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+pub(crate) fn print_text(text: &str) -> ExitCode {
+    // Whoever reads us may have gone (`| head`): nothing to say to them then.
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }
 
 pub(crate) fn fail(error: &impl std::fmt::Display, remedy: Option<&str>, status: u8) -> ExitCode {
