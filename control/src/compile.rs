@@ -326,10 +326,19 @@ impl Compiled {
     /// What became of the traffic, summed over workers, with bucket levels as of `now`. The ledger is left empty.
     #[must_use]
     pub fn traffic(&self, now: Option<Nanos>) -> TrafficReport {
+        self.traffic_of(now, |_| true)
+    }
+
+    /// The same with only those contracts whose slots are `wanted`; the counters of the others are not read.
+    #[must_use]
+    pub fn traffic_of(&self, now: Option<Nanos>, wanted: impl Fn(SlotId) -> bool) -> TrafficReport {
         let mut report = TrafficReport::default();
         let active = self.entries.len() - self.idle;
         for (number, (key, index)) in self.entries.iter().enumerate() {
             let contract = self.table.contract(*index);
+            if matches!(key, SlotKey::Contract { .. }) && !wanted(contract.slot) {
+                continue;
+            }
             let counters = Counters::read(&self.table.cells, contract.slot);
             match key {
                 SlotKey::Contract {

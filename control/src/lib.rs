@@ -15,6 +15,7 @@
 //! - [`appliance`]: all of that from start to stop; [`run`]: signals, reloads, housekeeping
 //! - [`mod@change`]: `plan`, `apply`, `confirm`, `rollback`, `history`, and files that changed
 //! - [`socket`], [`status`], [`report`]: what weir tells about itself
+//! - [`top`]: the terminal screen of `weir top`
 //! - [`replay`]: captures in and out (the reader is pktgen's)
 //! - [`demo`]: a virtual network around a real `weir run`
 //! - [`mod@bench`]: what a gateway with these contracts does on this machine
@@ -33,3 +34,4 @@ pub mod report;
 pub mod run;
 pub mod socket;
 pub mod status;
+pub mod top;

@@ -76,6 +76,8 @@ enum Command {
         #[arg(long, value_name = "PATH", default_value = socket::DEFAULT_PATH)]
         socket: PathBuf,
     },
+    /// Watch what the running appliance does, on a terminal: rates by contract, sorted and filtered; ? shows the keys.
+    Top(command::top::Top),
     /// Make the running appliance read its contracts again; nothing changes if they are not valid.
     Reload {
         /// Where the appliance listens.
@@ -170,6 +172,7 @@ fn main() -> ExitCode {
         Command::Rollback(options) => command::change::rollback(options),
         Command::History(options) => command::change::history(&options),
         Command::Status { json, socket } => status(&socket, json),
+        Command::Top(options) => command::top::top(options),
         Command::Reload { socket } => reload(&socket),
         Command::Replay {
             config,

@@ -172,6 +172,7 @@ impl Audit {
 fn answer(request: Request, author: &str, changes: &mut Changes, appliance: &mut Appliance) -> Response {
     match request {
         Request::Status => Response::Status(Box::new(changes.status(appliance))),
+        Request::Top { wish } => Response::Top(Box::new(changes.top(&wish, appliance))),
         Request::Reload { .. } => reload(changes, author, appliance),
         Request::Running => Response::Running(Box::new(changes.running(appliance))),
         Request::Apply { wish, .. } => changed("apply", changes.apply(&wish, author, appliance)),

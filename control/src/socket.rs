@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::change::messages::{Done, HistoryReport, Running, Wish};
 use crate::status::Status;
+use crate::top::selection::{TopStatus, TopWish};
 
 /// Where the socket is unless `--socket` says otherwise.
 pub const DEFAULT_PATH: &str = "/run/weir/control.sock";
@@ -31,6 +32,11 @@ pub const DEFAULT_PATH: &str = "/run/weir/control.sock";
 pub enum Request {
     /// Counters and state.
     Status,
+    /// The same of the busiest contracts that match, for a screen.
+    Top {
+        /// Which.
+        wish: TopWish,
+    },
     /// Read the configuration again and swap the table.
     Reload {
         /// On whose behalf.
@@ -106,6 +112,8 @@ pub fn files(texts: &Texts) -> Files {
 pub enum Response {
     /// To [`Request::Status`].
     Status(Box<Status>),
+    /// To [`Request::Top`].
+    Top(Box<TopStatus>),
     /// The new table is live on every worker.
     Reloaded(Done),
     /// To [`Request::Running`].
