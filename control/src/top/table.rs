@@ -191,7 +191,7 @@ impl Layout {
         Self { columns, spark }
     }
 
-    /// The line of titles; the column that sorts carries an arrow in its cell.
+    /// The line of titles; an arrow stands before the title that sorts, or behind `SERVICE`.
     #[must_use]
     pub fn titles(&self, sort: Sort, ascii: bool) -> String {
         let arrow = match (ascii, sort.descending) {
@@ -200,22 +200,22 @@ impl Layout {
             (true, true) => "v",
             (true, false) => "^",
         };
-        let mut cells = Vec::new();
+        let mut line = String::new();
         for &(column, width) in &self.columns {
-            let mut title = column.title().to_owned();
-            if column == sort.column {
-                title = if title.chars().count() < width {
-                    format!("{title}{arrow}")
-                } else {
-                    format!("{}{arrow}", first(&title, width.saturating_sub(1)))
-                };
+            let (title, sorted) = (column.title(), column == sort.column);
+            match column {
+                Column::Service if sorted => line += &place(&format!("{title}{arrow}"), width, false),
+                Column::Service => line += &place(title, width, false),
+                // The blank before the column has room for the arrow.
+                _ if sorted => line += &format!("{:>1$}", format!("{arrow}{title}"), width + 1),
+                _ => line += &format!(" {}", place(title, width, column.is_number())),
             }
-            cells.push(place(&title, width, column.is_number()));
         }
         if self.spark > 0 {
-            cells.push("OFFERED, PAST".chars().take(self.spark).collect());
+            line.push(' ');
+            line += &place(if self.spark < 13 { "PAST" } else { "PAST, OFFERED" }, self.spark, true);
         }
-        cells.join(" ")
+        line
     }
 
     /// The cells of a row, with the column of each; the last, without one, is the sparkline.
