@@ -16,6 +16,7 @@
 //! - [`mod@change`]: `plan`, `apply`, `confirm`, `rollback`, `history`, and files that changed
 //! - [`socket`], [`status`], [`report`]: what weir tells about itself
 //! - [`top`]: the terminal screen of `weir top`
+//! - [`explain`]: why a packet gets the verdict it gets
 //! - [`replay`]: captures in and out (the reader is pktgen's)
 //! - [`demo`]: a virtual network around a real `weir run`
 //! - [`mod@bench`]: what a gateway with these contracts does on this machine
@@ -26,6 +27,7 @@ pub mod bench;
 pub mod change;
 pub mod compile;
 pub mod demo;
+pub mod explain;
 pub mod interface;
 pub mod plan;
 pub mod publish;

@@ -76,6 +76,10 @@ enum Command {
         #[arg(long, value_name = "PATH", default_value = socket::DEFAULT_PATH)]
         socket: PathBuf,
     },
+    /// Say why a packet gets the verdict it gets: service, class, contract, bucket, ring, and the line that decided.
+    ///
+    /// Asks the running appliance, whose tokens it leaves alone; with --config it needs none.
+    Explain(Box<command::explain::Explain>),
     /// Watch what the running appliance does, on a terminal: rates by contract, sorted and filtered; ? shows the keys.
     Top(command::top::Top),
     /// Make the running appliance read its contracts again; nothing changes if they are not valid.
@@ -172,6 +176,7 @@ fn main() -> ExitCode {
         Command::Rollback(options) => command::change::rollback(options),
         Command::History(options) => command::change::history(&options),
         Command::Status { json, socket } => status(&socket, json),
+        Command::Explain(options) => command::explain::explain(&options),
         Command::Top(options) => command::top::top(options),
         Command::Reload { socket } => reload(&socket),
         Command::Replay {

@@ -20,6 +20,7 @@ use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
 
 use crate::change::messages::{Done, HistoryReport, Running, Wish};
+use crate::explain::{Explanation, Question};
 use crate::status::Status;
 use crate::top::selection::{TopStatus, TopWish};
 
@@ -36,6 +37,11 @@ pub enum Request {
     Top {
         /// Which.
         wish: TopWish,
+    },
+    /// Why a packet would get the verdict it would get now.
+    Explain {
+        /// Which packet.
+        question: Question,
     },
     /// Read the configuration again and swap the table.
     Reload {
@@ -114,6 +120,8 @@ pub enum Response {
     Status(Box<Status>),
     /// To [`Request::Top`].
     Top(Box<TopStatus>),
+    /// To [`Request::Explain`].
+    Explained(Box<Explanation>),
     /// The new table is live on every worker.
     Reloaded(Done),
     /// To [`Request::Running`].

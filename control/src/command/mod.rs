@@ -1,6 +1,7 @@
 //! What the commands share: asking the appliance, printing, exit status.
 
 pub(crate) mod change;
+pub(crate) mod explain;
 pub(crate) mod top;
 
 use std::io::{IsTerminal, Write};
