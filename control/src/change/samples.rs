@@ -120,7 +120,9 @@ impl Samples {
     #[must_use]
     pub fn last_bytes(&self, slot: SlotId) -> u64 {
         let last = (self.next + SECONDS - 1) % SECONDS;
-        self.series.get(&slot).map_or(0, |series| u64::from(series[last]) * UNIT)
+        self.series
+            .get(&slot)
+            .map_or(0, |series| u64::from(series[last]) * UNIT)
     }
 
     /// Places of the samples there are, oldest first.

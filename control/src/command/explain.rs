@@ -90,7 +90,11 @@ pub(crate) fn explain(options: &Explain) -> ExitCode {
         offline(options, Path::new(DEFAULT_CONFIG), &packets)
     } else {
         let remedy = "start `weir run`, name its --socket (and be allowed to open it), or give --config FILE";
-        return fail(&format!("no appliance answers at {}", options.socket.display()), Some(remedy), 1);
+        return fail(
+            &format!("no appliance answers at {}", options.socket.display()),
+            Some(remedy),
+            1,
+        );
     };
     match answers {
         Ok(answers) => print(options, &answers),
@@ -233,7 +237,10 @@ fn protocol(text: &str) -> Result<u8, String> {
 }
 
 fn dscp(text: &str) -> Result<u8, String> {
-    let number = text.parse().ok().or_else(|| config::dscp_from_name(&text.to_uppercase()));
+    let number = text
+        .parse()
+        .ok()
+        .or_else(|| config::dscp_from_name(&text.to_uppercase()));
     number
         .filter(|dscp| *dscp < 64)
         .ok_or_else(|| "write a number from 0 to 63 or a name such as EF, AF41, CS5, LE".to_owned())

@@ -10,7 +10,9 @@ use dataplane::packet::Family;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InputError {
     /// Something else than hexadecimal digits.
-    #[error("line {line}: `{text}` is not hexadecimal: write the frame as pairs of 0-9 and a-f, or as `tshark -x` prints it")]
+    #[error(
+        "line {line}: `{text}` is not hexadecimal: write the frame as pairs of 0-9 and a-f, or as `tshark -x` prints it"
+    )]
     NotHex {
         /// From 1.
         line: usize,
@@ -24,7 +26,9 @@ pub enum InputError {
         digits: usize,
     },
     /// The offsets of a dump do not follow each other.
-    #[error("line {line}: offset {found:#06x} where {expected:#06x} was to come: a line of the dump is missing or doubled")]
+    #[error(
+        "line {line}: offset {found:#06x} where {expected:#06x} was to come: a line of the dump is missing or doubled"
+    )]
     Offset {
         /// From 1.
         line: usize,
@@ -69,7 +73,10 @@ impl FromStr for End {
                 port: Some(both.port()),
             });
         }
-        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+        let bare = text
+            .strip_prefix('[')
+            .and_then(|text| text.strip_suffix(']'))
+            .unwrap_or(text);
         match bare.parse() {
             Ok(address) => Ok(Self { address, port: None }),
             Err(_) => Err("write 10.1.2.3, 10.1.2.3:443, 2001:db8::1 or [2001:db8::1]:443".to_owned()),
@@ -167,7 +174,11 @@ impl FlowPacket {
         dst: Ipv6Addr,
         l4_len: usize,
     ) -> Result<(), InputError> {
-        let Some(payload) = self.size.checked_sub(40).filter(|payload| usize::from(*payload) >= l4_len) else {
+        let Some(payload) = self
+            .size
+            .checked_sub(40)
+            .filter(|payload| usize::from(*payload) >= l4_len)
+        else {
             let headers = 40 + l4_len;
             let text = format!("{} bytes are too few: the headers alone take {headers}", self.size);
             return Err(InputError::Flow(text));
@@ -227,20 +238,28 @@ pub fn parse_digits(digits: &str) -> Result<Vec<u8>, InputError> {
         return Err(InputError::Odd { digits: digits.len() });
     }
     if digits.len() / 2 > FRAME_MAX {
-        return Err(InputError::TooLong { bytes: digits.len() / 2 });
+        return Err(InputError::TooLong {
+            bytes: digits.len() / 2,
+        });
     }
     let nibble = |digit: u8| (digit as char).to_digit(16).unwrap_or(0) as u8;
-    Ok(digits.as_bytes().chunks_exact(2).map(|pair| nibble(pair[0]) << 4 | nibble(pair[1])).collect())
+    Ok(digits
+        .as_bytes()
+        .chunks_exact(2)
+        .map(|pair| nibble(pair[0]) << 4 | nibble(pair[1]))
+        .collect())
 }
 
 /// Bytes as digits.
 #[must_use]
 pub fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ok = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ok = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 /// An address from the bits that the parser gives.

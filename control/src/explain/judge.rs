@@ -104,9 +104,12 @@ impl Judge<'_> {
     /// By the port's name, or where a packet with these headers is likely to come in.
     fn way(&self, port: Option<&str>, headers: Option<&Headers>) -> Result<Way, ExplainError> {
         let wires = &self.config.wires;
-        let ends = wires
-            .iter()
-            .flat_map(|wire| [(wire.site, wire.wan, Direction::Egress), (wire.wan, wire.site, Direction::Ingress)]);
+        let ends = wires.iter().flat_map(|wire| {
+            [
+                (wire.site, wire.wan, Direction::Egress),
+                (wire.wan, wire.site, Direction::Ingress),
+            ]
+        });
         let way = |(from, to, direction)| Way {
             from,
             to,
@@ -138,7 +141,11 @@ impl Judge<'_> {
     fn say_way(&self, told: &mut Explanation, way: &Way) {
         let [from, to] = [way.from, way.to].map(|port| &self.config.ports[port]);
         let side = config::Word::word(from.side);
-        let assumed = if way.assumed { " (assumed: --port says otherwise)" } else { "" };
+        let assumed = if way.assumed {
+            " (assumed: --port says otherwise)"
+        } else {
+            ""
+        };
         let text = format!(
             "{} is a {side} port, so to {} is {}{assumed}",
             from.name, to.name, told.direction
@@ -240,16 +247,27 @@ impl Judge<'_> {
         let broken = reason.as_ref().is_some_and(|reason| reason.broken);
         told.packet.not_ip = reason;
         let text = if broken { format!("malformed: {text}") } else { text };
-        told.say("packet", format!("{text}; {} bytes of frame", told.packet.frame_bytes), None);
+        told.say(
+            "packet",
+            format!("{text}; {} bytes of frame", told.packet.frame_bytes),
+            None,
+        );
         told.say(
             "packet",
             "so it has no service, and no contract can hold it: such packets are never dropped for being strange",
             None,
         );
         let other = self.config.defaults.other;
-        let (class, half) = (&self.config.classes[other.class].name, config::Word::word(other.conformance));
+        let (class, half) = (
+            &self.config.classes[other.class].name,
+            config::Word::word(other.conformance),
+        );
         match self.config.defaults.places.of("other") {
-            Some(place) => told.say("class", format!("[defaults] other sends it to {class}, {half}"), Some(place)),
+            Some(place) => told.say(
+                "class",
+                format!("[defaults] other sends it to {class}, {half}"),
+                Some(place),
+            ),
             None => told.say(
                 "class",
                 format!("{class}, {half}: the default class, as [defaults] other does not say otherwise"),
@@ -292,7 +310,14 @@ impl Judge<'_> {
     }
 
     /// What the first worker would say; the others are named if they would say something else.
-    fn live_color(&self, told: &mut Explanation, meter: &Meter, contract: &Contract, counted: u32, arrived: Color) -> Color {
+    fn live_color(
+        &self,
+        told: &mut Explanation,
+        meter: &Meter,
+        contract: &Contract,
+        counted: u32,
+        arrived: Color,
+    ) -> Color {
         let cells = &self.compiled.table.cells;
         let colors: Vec<Color> = (0..cells.workers())
             .map(|worker| cells.would_color(meter, contract.slot, worker, counted, self.now, arrived))
@@ -318,14 +343,22 @@ impl Judge<'_> {
         parsed: &Parsed,
         to: usize,
     ) {
-        let half_name = if half == Half::Conforming { "conforming" } else { "nonconforming" };
+        let half_name = if half == Half::Conforming {
+            "conforming"
+        } else {
+            "nonconforming"
+        };
         half_name.clone_into(&mut told.verdict);
         told.say("verdict", half_name, None);
         let mut leaves = bytes.to_vec();
         if half == Half::Nonconforming {
             match (contract.action, parsed) {
                 (Action::Drop, _) => {
-                    told.say("verdict", "dropped (policed): [contract.excess] action = \"drop\"", None);
+                    told.say(
+                        "verdict",
+                        "dropped (policed): [contract.excess] action = \"drop\"",
+                        None,
+                    );
                     told.dropped = Some("policed".to_owned());
                     return;
                 }
@@ -336,7 +369,11 @@ impl Judge<'_> {
                 (_, Parsed::Other { .. }) => {}
             }
         } else if let Parsed::Ip(headers) = parsed {
-            told.say("marks", format!("leaves with DSCP {}, as it came", dscp_text(headers.dscp.get())), None);
+            told.say(
+                "marks",
+                format!("leaves with DSCP {}, as it came", dscp_text(headers.dscp.get())),
+                None,
+            );
         }
         let parsed = packet::parse(&leaves, told.packet.frame_bytes as usize);
         told.dscp_out = parsed.headers().map(|headers| headers.dscp.get());
@@ -347,7 +384,11 @@ impl Judge<'_> {
         .map(packet::Pcp::get);
         told.leaves_as = Some(to_hex(&leaves));
         let port = self.config.ports[to].name.clone();
-        let first = if half == Half::Nonconforming { ", behind everything conforming" } else { "" };
+        let first = if half == Half::Nonconforming {
+            ", behind everything conforming"
+        } else {
+            ""
+        };
         told.say(
             "ring",
             format!("{half_name} ring of class {} towards {port}{first}", told.class),
@@ -358,7 +399,11 @@ impl Judge<'_> {
             class: told.class.clone(),
             half: half_name.to_owned(),
         });
-        told.say("note", "it can still be dropped there: a full ring, CoDel, few free frames", None);
+        told.say(
+            "note",
+            "it can still be dropped there: a full ring, CoDel, few free frames",
+            None,
+        );
     }
 
     fn remark(&self, told: &mut Explanation, contract: &Contract, headers: &Headers, leaves: &mut [u8]) {
@@ -382,13 +427,19 @@ impl Judge<'_> {
         if let Some(pcp) = contract.marking.pcp
             && mark::set_pcp(leaves, pcp)
         {
-            told.say("marks", format!("PCP becomes {}", pcp.get()), place("nonconforming_pcp"));
+            told.say(
+                "marks",
+                format!("PCP becomes {}", pcp.get()),
+                place("nonconforming_pcp"),
+            );
         }
     }
 }
 
 fn say_class(told: &mut Explanation, config: &Config, headers: &Headers, class: &str, arrived: Color) {
-    let Some(found) = config.classes.iter().find(|known| known.name == class) else { return };
+    let Some(found) = config.classes.iter().find(|known| known.name == class) else {
+        return;
+    };
     let dscp = headers.dscp.get();
     let lists = [
         ("dscp", &found.dscp),
@@ -405,11 +456,20 @@ fn say_class(told: &mut Explanation, config: &Config, headers: &Headers, class: 
         return told.say("class", text, found.places.of(key));
     }
     if let Some(pcp) = headers.pcp.map(packet::Pcp::get).filter(|pcp| found.pcp.contains(pcp)) {
-        let text = format!("no class lists DSCP {}; PCP {pcp} is in `pcp` of class {class}", dscp_text(dscp));
+        let text = format!(
+            "no class lists DSCP {}; PCP {pcp} is in `pcp` of class {class}",
+            dscp_text(dscp)
+        );
         return told.say("class", text, found.places.of("pcp"));
     }
-    let why = if found.places.of("default").is_some() { "the default" } else { "the last by priority, and so the default" };
-    let pcp = headers.pcp.map_or(String::new(), |pcp| format!(" or PCP {}", pcp.get()));
+    let why = if found.places.of("default").is_some() {
+        "the default"
+    } else {
+        "the last by priority, and so the default"
+    };
+    let pcp = headers
+        .pcp
+        .map_or(String::new(), |pcp| format!(" or PCP {}", pcp.get()));
     let text = format!("no class lists DSCP {}{pcp}: class {class}, {why}", dscp_text(dscp));
     told.say("class", text, Some(found.places.of("default").unwrap_or(&found.place)));
 }
@@ -425,7 +485,10 @@ fn say_contract(told: &mut Explanation, config: &Config, contract: &config::Cont
         file: contract.place.file.display().to_string(),
         line: contract.place.line,
     };
-    let towards = found.segment.as_ref().map_or(String::new(), |name| format!(" segment {name}"));
+    let towards = found
+        .segment
+        .as_ref()
+        .map_or(String::new(), |name| format!(" segment {name}"));
     let period = match (contract.from, contract.until) {
         (None, None) => String::new(),
         (Some(from), None) => format!(", since {from}"),
@@ -442,7 +505,11 @@ fn say_contract(told: &mut Explanation, config: &Config, contract: &config::Cont
     );
     told.say("contract", text, Some(&contract.place));
     if let Some(segment) = segment {
-        told.say("contract", format!("segment {} holds the far address", segment.name), Some(&segment.place));
+        told.say(
+            "contract",
+            format!("segment {} holds the far address", segment.name),
+            Some(&segment.place),
+        );
     }
     told.contract = Some(found);
 }

@@ -63,14 +63,20 @@ fn why_not_ipv4(packet: &[u8], on_wire: usize, l3: usize) -> Option<Malformed> {
     }
     let version = packet[0] >> 4;
     if version != 4 {
-        return broken(format!("EtherType 0x0800 says IPv4, the header says version {version}"), l3);
+        return broken(
+            format!("EtherType 0x0800 says IPv4, the header says version {version}"),
+            l3,
+        );
     }
     let header_len = usize::from(packet[0] & 15) * 4;
     if header_len < 20 {
         return broken(format!("the header length is {header_len} bytes, 20 is the least"), l3);
     }
     if header_len > packet.len() {
-        let what = format!("the header length is {header_len} bytes, of which {} are there", packet.len());
+        let what = format!(
+            "the header length is {header_len} bytes, of which {} are there",
+            packet.len()
+        );
         return broken(what, l3);
     }
     let total_len = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
@@ -94,7 +100,10 @@ fn why_not_ipv6(packet: &[u8], on_wire: usize, l3: usize) -> Option<Malformed> {
     }
     let version = packet[0] >> 4;
     if version != 6 {
-        return broken(format!("EtherType 0x86dd says IPv6, the header says version {version}"), l3);
+        return broken(
+            format!("EtherType 0x86dd says IPv6, the header says version {version}"),
+            l3,
+        );
     }
     let total_len = 40 + usize::from(u16::from_be_bytes([packet[4], packet[5]]));
     if total_len > on_wire {

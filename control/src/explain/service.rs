@@ -24,7 +24,11 @@ struct Candidate<'c> {
 impl Candidate<'_> {
     /// The larger wins: the longest prefix, then one with ports.
     fn rank(&self) -> (bool, u8, bool) {
-        (self.fits, self.endpoint.prefix.prefix_len(), self.endpoint.ports.is_some())
+        (
+            self.fits,
+            self.endpoint.prefix.prefix_len(),
+            self.endpoint.ports.is_some(),
+        )
     }
 }
 
@@ -54,7 +58,11 @@ pub(super) fn say_service(
         }
         // A later fragment, which follows its first one.
         (None, Some(name)) => told.say("service", format!("{name}, as its first fragment"), None),
-        (None, None) => told.say("service", format!("none: no endpoint holds {which} {site} as this packet has it"), None),
+        (None, None) => told.say(
+            "service",
+            format!("none: no endpoint holds {which} {site} as this packet has it"),
+            None,
+        ),
     }
     let best = winner.map(|at| candidates[at].rank());
     let beaten = candidates.iter().enumerate().filter(|(at, _)| Some(*at) != winner);
@@ -97,7 +105,10 @@ fn candidates(config: &Config, site: IpAddr, protocol: u8, port: Option<u16>) ->
     };
     let mut found = Vec::new();
     for service in &config.services {
-        let holding = service.endpoints.iter().filter(|endpoint| endpoint.prefix.contains(&site));
+        let holding = service
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.prefix.contains(&site));
         found.extend(holding.map(|endpoint| Candidate {
             service,
             endpoint,
@@ -132,10 +143,16 @@ pub(super) fn say_uncontracted(
     let half = config::Word::word(config.defaults.uncontracted);
     match config.defaults.places.of("uncontracted") {
         Some(place) => told.say("contract", format!("[defaults] uncontracted = \"{half}\""), Some(place)),
-        None => told.say("contract", format!("{half}: [defaults] uncontracted does not say otherwise"), None),
+        None => told.say(
+            "contract",
+            format!("{half}: [defaults] uncontracted does not say otherwise"),
+            None,
+        ),
     }
     let change = match service {
-        None => "to change it: an endpoint that holds the address, in some [[service]], and a [[contract]] of it".to_owned(),
+        None => {
+            "to change it: an endpoint that holds the address, in some [[service]], and a [[contract]] of it".to_owned()
+        }
         Some(service) => format!(
             "to change it: a [[contract]] with service = \"{service}\", class = \"{class}\", direction = \"{direction}\""
         ),
@@ -156,7 +173,10 @@ fn say_near_misses(
         .iter()
         .filter(|contract| config.services[contract.service].name == service);
     for contract in of_service.take(8) {
-        let (its_class, its_direction) = (&config.classes[contract.class].name, config::Word::word(contract.direction));
+        let (its_class, its_direction) = (
+            &config.classes[contract.class].name,
+            config::Word::word(contract.direction),
+        );
         let segment = contract.segment.map(|segment| &config.segments[segment]);
         let why = if its_class != class {
             format!("is of class {its_class}")

@@ -269,9 +269,7 @@ impl Board {
             side: port.side.clone(),
             rate_bps: port.rate_bps,
             received_bps: change(&port.port, 0).map(rate),
-            sent_bps: far_end(&top.wires, &port.port)
-                .and_then(|far| change(far, 1))
-                .map(rate),
+            sent_bps: far_end(&top.wires, &port.port).and_then(|far| change(far, 1)).map(rate),
             dropped_pps: change(&port.port, 2).map(|count| count.packets as f64 / seconds),
         };
         let rows = status.ports.iter().map(row).collect();

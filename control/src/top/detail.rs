@@ -8,7 +8,10 @@ use crate::status::{bits, cut};
 /// The lines, none wider than `width`.
 pub(super) fn lines(row: Option<&Row>, board: &Board, width: usize, ascii: bool) -> Vec<String> {
     let Some(row) = row else {
-        return vec![cut("it is gone from the table, or from what the appliance sends", width)];
+        return vec![cut(
+            "it is gone from the table, or from what the appliance sends",
+            width,
+        )];
     };
     let mut lines = vec![format!("{}  {}  {}", label(row), row.name.class, row.name.direction)];
     if let Some(bps) = row.entitled_bps {
@@ -18,10 +21,14 @@ pub(super) fn lines(row: Option<&Row>, board: &Board, width: usize, ascii: bool)
     if let (Some(rates), Some(entitled)) = (row.rates, row.entitled_bps) {
         let share = |bps: f64| bps / (entitled as f64) * 100.0;
         let (offered, conforming) = (share(rates.offered_bps), share(rates.conforming_bps));
-        lines.push(format!("of that     offered {offered:.1} %, conforming {conforming:.1} %"));
+        lines.push(format!(
+            "of that     offered {offered:.1} %, conforming {conforming:.1} %"
+        ));
     }
     if let Some(tokens) = row.tokens {
-        let second = tokens.second.map_or(String::new(), |bytes| format!(", second {bytes} bytes"));
+        let second = tokens
+            .second
+            .map_or(String::new(), |bytes| format!(", second {bytes} bytes"));
         lines.push(format!("bucket      {} bytes{second}", tokens.committed));
     }
     if let Some(rates) = row.rates {

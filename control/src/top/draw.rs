@@ -69,7 +69,10 @@ pub fn draw(frame: &mut Frame<'_>, board: &Board, view: &mut View, trouble: Opti
         Open::Detail(name) => {
             let row = board.rows.iter().find(|row| row.name == name);
             let lines = detail::lines(row, board, width, look.ascii);
-            frame.render_widget(Paragraph::new(lines.into_iter().map(Line::from).collect::<Vec<_>>()), body);
+            frame.render_widget(
+                Paragraph::new(lines.into_iter().map(Line::from).collect::<Vec<_>>()),
+                body,
+            );
         }
         Open::Table | Open::Help => draw_table(frame, board, view, body, look),
     }
@@ -141,7 +144,10 @@ pub(super) fn alarms(status: &Status) -> Vec<String> {
         if worker.state != "run" {
             alarms.push(format!("worker {} is in state {}", worker.worker, worker.state));
         } else if worker.generation != status.generation {
-            alarms.push(format!("worker {} still runs table {}", worker.worker, worker.generation));
+            alarms.push(format!(
+                "worker {} still runs table {}",
+                worker.worker, worker.generation
+            ));
         }
     }
     alarms

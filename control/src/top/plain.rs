@@ -83,7 +83,9 @@ fn text(board: &Board, options: &TopOptions) -> String {
         let cells: Vec<String> = layout.cells(row, true).into_iter().map(|(_, cell)| cell).collect();
         lines.push(cells.join(" "));
     }
-    let lines = lines.iter().map(|line| crate::status::cut(line.trim_end(), WIDTH) + "\n");
+    let lines = lines
+        .iter()
+        .map(|line| crate::status::cut(line.trim_end(), WIDTH) + "\n");
     lines.collect()
 }
 

@@ -140,11 +140,9 @@ impl Sort {
         let rates = |row: &Row| row.rates.unwrap_or_default();
         let (of_a, of_b) = (rates(a), rates(b));
         match self.column {
-            Column::Service => (a.name.kind, &a.name.service, &a.name.segment).cmp(&(
-                b.name.kind,
-                &b.name.service,
-                &b.name.segment,
-            )),
+            Column::Service => {
+                (a.name.kind, &a.name.service, &a.name.segment).cmp(&(b.name.kind, &b.name.service, &b.name.segment))
+            }
             Column::Class => a.name.class.cmp(&b.name.class),
             Column::Dir => a.name.direction.cmp(&b.name.direction),
             Column::Entitled => a.entitled_bps.cmp(&b.entitled_bps),
@@ -331,10 +329,15 @@ mod tests {
 
     #[test]
     fn rates_take_six_characters_at_most() {
-        let texts = [0.0, 7.4, 999.0, 999.6, 1e3, 12_345.0, 999_999.0, 1.25e9, 399e9, 4e11, 5e14].map(short_bits);
+        let texts = [
+            0.0, 7.4, 999.0, 999.6, 1e3, 12_345.0, 999_999.0, 1.25e9, 399e9, 4e11, 5e14,
+        ]
+        .map(short_bits);
         assert_eq!(
             texts,
-            ["0", "7", "999", "1.00k", "1.00k", "12.3k", "1.00M", "1.25G", "399G", "400G", "500T"]
+            [
+                "0", "7", "999", "1.00k", "1.00k", "12.3k", "1.00M", "1.25G", "399G", "400G", "500T"
+            ]
         );
         assert!((0..60).all(|power| short_bits(1.7_f64.powi(power)).len() <= 6));
     }
