@@ -1,6 +1,8 @@
 //! The chain of reasons. Each stage is asked of the dataplane first, and put into words then.
 
-use config::Config;
+use std::path::Path;
+
+use config::{Config, Place};
 use dataplane::classify::PathClassifier;
 use dataplane::clock::Nanos;
 use dataplane::contract::{Action, Contract, ContractIndex, Direction, Judge as Judged};
@@ -292,11 +294,16 @@ impl Judge<'_> {
             Tokens::Own(_) => meter.color(&table.cells.of(0).cell(contract.slot).purse, counted, self.now, arrived),
             Tokens::Live => self.live_color(told, meter, contract, counted, arrived),
         };
+        let now = if told.live {
+            " now, of which nothing was taken"
+        } else {
+            ""
+        };
         let second = levels
             .second_bytes
             .map_or(String::new(), |bytes| format!(" and {bytes} in the second bucket"));
         let text = format!(
-            "{} bytes of tokens{second}, the packet counts {counted}: {}",
+            "{} bytes of tokens{now}{second}, the packet counts {counted}: {}",
             levels.committed_bytes,
             color_name(color)
         );
@@ -350,6 +357,12 @@ impl Judge<'_> {
         };
         half_name.clone_into(&mut told.verdict);
         told.say("verdict", half_name, None);
+        let place = told.contract.as_ref().map(|contract| Place {
+            file: Path::new(&contract.file).into(),
+            line: contract.line,
+            column: 1,
+        });
+        let place = place.as_ref();
         let mut leaves = bytes.to_vec();
         if half == Half::Nonconforming {
             match (contract.action, parsed) {
@@ -357,13 +370,13 @@ impl Judge<'_> {
                     told.say(
                         "verdict",
                         "dropped (policed): [contract.excess] action = \"drop\"",
-                        None,
+                        place,
                     );
                     told.dropped = Some("policed".to_owned());
                     return;
                 }
                 (Action::Queue, Parsed::Ip(_)) => {
-                    told.say("marks", "not touched: [contract.excess] action = \"queue\"", None);
+                    told.say("marks", "not touched: [contract.excess] action = \"queue\"", place);
                 }
                 (Action::Remark, Parsed::Ip(headers)) => self.remark(told, contract, headers, &mut leaves),
                 (_, Parsed::Other { .. }) => {}
@@ -496,11 +509,12 @@ fn say_contract(told: &mut Explanation, config: &Config, contract: &config::Cont
         (Some(from), Some(until)) => format!(", from {from} until {until}"),
     };
     let text = format!(
-        "{} {} {}{towards}: {}, {}{period}",
+        "{} {} {}{towards}: {}, burst {} bytes, {}{period}",
         found.service,
         found.class,
         found.direction,
         bits(found.rate_bps),
+        burst_bytes(&contract.meter),
         config::Word::word(contract.meter.kind()),
     );
     told.say("contract", text, Some(&contract.place));
@@ -512,6 +526,16 @@ fn say_contract(told: &mut Explanation, config: &Config, contract: &config::Cont
         );
     }
     told.contract = Some(found);
+}
+
+/// The committed burst.
+fn burst_bytes(meter: &config::Meter) -> u64 {
+    match *meter {
+        config::Meter::TokenBucket { burst_bytes, .. } => burst_bytes,
+        config::Meter::SrTcm { cbs, .. } | config::Meter::TrTcm { cbs, .. } | config::Meter::TrTcm4115 { cbs, .. } => {
+            cbs
+        }
+    }
 }
 
 fn color_name(color: Color) -> &'static str {

@@ -191,8 +191,10 @@ impl Board {
         let other = status.traffic.other.iter();
         let other = other.map(|row| (loose(Kind::Other, "", &row.direction), &row.counters));
         for (name, counters) in uncontracted.chain(other) {
+            // Also of what is not shown yet: its first packets are then a rate.
+            let row = self.take_row(name, counters, status.uptime_seconds);
             if counters.offered.packets > 0 {
-                rows.push(self.take_row(name, counters, status.uptime_seconds));
+                rows.push(row);
             }
         }
         rows

@@ -196,7 +196,8 @@ pub(super) fn totals(board: &Board, width: usize) -> String {
     }
     let shown = board.rows.len();
     if let Some(top) = &board.status {
-        let room = format!("  bit/s, {} contracts", top.contracts_in_all);
+        let plural = if top.contracts_in_all == 1 { "" } else { "s" };
+        let room = format!("  bit/s, {} contract{plural}", top.contracts_in_all);
         let unsent = top.contracts_matching > shown;
         if line.len() + room.len() <= width {
             line += &room;

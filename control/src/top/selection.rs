@@ -43,8 +43,6 @@ pub struct TopStatus {
     pub contracts_in_all: usize,
     /// How many of them match the wish; more than were sent when there was no room for all.
     pub contracts_matching: usize,
-    /// Bytes offered to all contracts in the last second or so, in the counted layer.
-    pub offered_bytes: u64,
     /// The classes, in the order of the configuration.
     pub classes: Vec<String>,
     /// The ports of each wire: site, wan.
@@ -69,13 +67,11 @@ impl TopWish {
 /// The answer to `wish`; `recent` gives the bytes that a contract was offered in the last second.
 pub(crate) fn select(wish: &TopWish, appliance: &Appliance, recent: impl Fn(SlotId) -> u64) -> TopStatus {
     let compiled = appliance.compiled();
-    let (mut in_all, mut offered_bytes, mut matching) = (0, 0, Vec::new());
+    let (mut in_all, mut matching) = (0, Vec::new());
     for (name, slot) in compiled.contracts() {
-        let bytes = recent(slot);
         in_all += 1;
-        offered_bytes += bytes;
         if wish.matches(&name) {
-            matching.push((std::cmp::Reverse(bytes), matching.len(), slot));
+            matching.push((std::cmp::Reverse(recent(slot)), matching.len(), slot));
         }
     }
     let contracts_matching = matching.len();
@@ -97,7 +93,6 @@ pub(crate) fn select(wish: &TopWish, appliance: &Appliance, recent: impl Fn(Slot
         status,
         contracts_in_all: in_all,
         contracts_matching,
-        offered_bytes,
         classes: config.classes.iter().map(|class| class.name.clone()).collect(),
         wires: config
             .wires
