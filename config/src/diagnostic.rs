@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::types::Place;
 use ariadne::{CharSet, Color, Config, IndexType, Label, ReportKind};
 
 /// How bad it is.
@@ -225,6 +226,7 @@ pub(crate) struct Source {
     pub(crate) path: PathBuf,
     pub(crate) text: Arc<str>,
     lines: Vec<u32>,
+    name: Arc<Path>,
 }
 
 impl Source {
@@ -236,6 +238,7 @@ impl Source {
             path: path.to_owned(),
             text: text.into(),
             lines,
+            name: path.into(),
         }
     }
 
@@ -364,6 +367,17 @@ impl Log {
         self.sources
             .get(at.file)
             .map_or((0, 0), |source| source.line_column(at))
+    }
+
+    /// The place for later, when the texts are gone.
+    pub(crate) fn place(&self, at: At) -> Place {
+        let (line, column) = self.line_column(at);
+        let file = self.sources.get(at.file).map(|source| source.name.clone());
+        Place {
+            file: file.unwrap_or_else(|| Path::new("").into()),
+            line,
+            column,
+        }
     }
 
     pub(crate) fn into_report(mut self) -> Report {

@@ -18,7 +18,7 @@ pub(crate) fn parse_endpoint(text: &str) -> Result<Endpoint, UnitError> {
             format!("nothing may follow the ports, but \"{more}\" does"),
             ENDPOINT_HELP,
         )),
-        None => Ok(Endpoint { prefix, ports }),
+        None => Ok(Endpoint { prefix, ports, line: 0 }),
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use toml::de::{DeTable, DeValue};
 
 use crate::diagnostic::{At, Log, Problem};
-use crate::types::Word;
+use crate::types::{KeyPlaces, Word};
 use crate::units::UnitError;
 
 /// A table of a file.
@@ -64,6 +64,12 @@ impl<'t> Table<'t> {
             inner: value.get_ref(),
             base: self.base,
         })
+    }
+
+    /// Where those of `keys` are written that are there.
+    pub(crate) fn places(&self, keys: &[&'static str], log: &Log) -> KeyPlaces {
+        let place = |key: &&'static str| Some((*key, log.place(self.get(key)?.at)));
+        KeyPlaces(keys.iter().filter_map(place).collect())
     }
 
     /// The value of a key that must be there.

@@ -5,7 +5,8 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -68,6 +69,8 @@ pub struct Defaults {
     pub meter: MeterKind,
     /// The grain of a contract that names none; default packet.
     pub grain: Grain,
+    /// Where `uncontracted`, `other` and `layer` are written.
+    pub places: KeyPlaces,
 }
 
 /// A half of the rings.
@@ -201,6 +204,8 @@ pub struct Port {
     pub xdp: XdpMode,
     /// Whether zero-copy is used where the driver offers it; default yes.
     pub zero_copy: bool,
+    /// Where it is written.
+    pub place: Place,
 }
 
 /// Where a port looks to.
@@ -260,6 +265,10 @@ pub struct Class {
     pub default: bool,
     /// Parts per million of what the port sends in a half that this class's ring gets at least.
     pub min_share_ppm: Option<u32>,
+    /// Where it is written.
+    pub place: Place,
+    /// Where its code points and `default` are written.
+    pub places: KeyPlaces,
 }
 
 /// A named set of far prefixes.
@@ -269,6 +278,8 @@ pub struct Segment {
     pub name: String,
     /// At least one; none is in two segments.
     pub prefixes: Vec<IpNet>,
+    /// Where it is written.
+    pub place: Place,
 }
 
 /// Whose traffic it is.
@@ -280,6 +291,19 @@ pub struct Service {
     pub endpoints: Vec<Endpoint>,
     /// Whom to call.
     pub owner: Option<String>,
+    /// Where it is written. Its endpoints are in the same file.
+    pub place: Place,
+}
+
+impl Service {
+    /// Where one of its endpoints is written.
+    pub fn place_of(&self, endpoint: &Endpoint) -> Place {
+        Place {
+            file: self.place.file.clone(),
+            line: endpoint.line as usize,
+            column: 1,
+        }
+    }
 }
 
 /// Site-side addresses and, perhaps, transport ports.
@@ -289,6 +313,8 @@ pub struct Endpoint {
     pub prefix: IpNet,
     /// None: every protocol and port.
     pub ports: Option<Ports>,
+    /// The line it is written in, from 1.
+    pub line: u32,
 }
 
 /// Transport ports of one protocol.
@@ -378,12 +404,30 @@ impl Contract {
 /// A place in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
-    /// The file.
-    pub file: PathBuf,
+    /// The file, shared by all places in it.
+    pub file: Arc<Path>,
     /// From 1.
     pub line: usize,
     /// In characters, from 1.
     pub column: usize,
+}
+
+impl fmt::Display for Place {
+    /// `weir.toml:20`, with the whole name of the file as it was read.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file.display(), self.line)
+    }
+}
+
+/// Where the keys of a table are written that `weir explain` refers to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyPlaces(pub(crate) Vec<(&'static str, Place)>);
+
+impl KeyPlaces {
+    /// The place of the value of `key`; `None` if it was left out.
+    pub fn of(&self, key: &str) -> Option<&Place> {
+        self.0.iter().find(|(known, _)| *known == key).map(|(_, place)| place)
+    }
 }
 
 /// The way of a packet, seen from the region.

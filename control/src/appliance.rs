@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use config::{Config, Loaded, Report};
+use dataplane::cells::SlotId;
 use dataplane::clock::{Clock, MonotonicClock, Nanos};
 use dataplane::lane::Lane;
 use dataplane::path::PortShare;
@@ -479,7 +480,15 @@ impl Appliance {
     /// What `weir status` shows, but for what [`Changes`](crate::change::changes::Changes) knows.
     #[must_use]
     pub fn status(&self) -> Status {
-        let mut traffic = self.compiled.traffic(Some(MonotonicClock.now()), Some(&self.observer));
+        self.status_of(|_| true)
+    }
+
+    /// The same with only those contracts whose slots are `wanted`.
+    #[must_use]
+    pub fn status_of(&self, wanted: impl Fn(SlotId) -> bool) -> Status {
+        let mut traffic = self
+            .compiled
+            .traffic_of(Some(MonotonicClock.now()), Some(&self.observer), wanted);
         traffic.ledger = self.ledger();
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -304,23 +304,49 @@ impl Compiler {
 impl Compiled {
     /// Every contract of the table by its name, with the slot of its counters.
     pub fn contracts(&self) -> impl Iterator<Item = (ContractName<'_>, SlotId)> {
-        self.entries.iter().filter_map(|(key, index)| match key {
-            SlotKey::Contract {
-                service,
-                class,
-                direction,
-                segment,
-            } => Some((
-                ContractName {
-                    service: &self.names.services[*service as usize],
-                    class: &self.names.classes[*class as usize],
-                    direction: direction_name(*direction),
-                    segment: segment.map(|segment| &*self.names.segments[segment as usize]),
-                    region: &self.region,
-                },
-                self.table.contract(*index).slot,
-            )),
-            _ => None,
+        let named = |(key, index): &(SlotKey, ContractIndex)| {
+            let name = self.name_of(key)?;
+            Some((name, self.table.contract(*index).slot))
+        };
+        self.entries.iter().filter_map(named)
+    }
+
+    /// The name of a service that this table's classifier knows.
+    #[must_use]
+    pub fn service_name(&self, service: ServiceId) -> &str {
+        self.names.services.get(service.0 as usize).map_or("", |name| name)
+    }
+
+    /// The name of a class that this table's classifier knows.
+    #[must_use]
+    pub fn class_name(&self, class: ClassId) -> &str {
+        self.names.classes.get(class.index()).map_or("", |name| name)
+    }
+
+    /// The name of an entry of this table; `None`: not a contract, but what stands in for one.
+    #[must_use]
+    pub fn contract_name(&self, index: ContractIndex) -> Option<ContractName<'_>> {
+        // Entries were numbered in this order.
+        let (key, _) = self.entries.get(index.0 as usize)?;
+        self.name_of(key)
+    }
+
+    fn name_of(&self, key: &SlotKey) -> Option<ContractName<'_>> {
+        let SlotKey::Contract {
+            service,
+            class,
+            direction,
+            segment,
+        } = key
+        else {
+            return None;
+        };
+        Some(ContractName {
+            service: &self.names.services[*service as usize],
+            class: &self.names.classes[*class as usize],
+            direction: direction_name(*direction),
+            segment: segment.map(|segment| &*self.names.segments[segment as usize]),
+            region: &self.region,
         })
     }
 
@@ -334,10 +360,24 @@ impl Compiled {
     /// ledger is left empty.
     #[must_use]
     pub fn traffic(&self, now: Option<Nanos>, observed: Option<&Observer>) -> TrafficReport {
+        self.traffic_of(now, observed, |_| true)
+    }
+
+    /// The same with only those contracts whose slots are `wanted`; the counters of the others are not read.
+    #[must_use]
+    pub fn traffic_of(
+        &self,
+        now: Option<Nanos>,
+        observed: Option<&Observer>,
+        wanted: impl Fn(SlotId) -> bool,
+    ) -> TrafficReport {
         let mut report = TrafficReport::default();
         let active = self.entries.len() - self.idle;
         for (number, (key, index)) in self.entries.iter().enumerate() {
             let contract = self.table.contract(*index);
+            if matches!(key, SlotKey::Contract { .. }) && !wanted(contract.slot) {
+                continue;
+            }
             let counters = Counters::read(&self.table.cells, contract.slot);
             let rates = observed.map(|observed| observed.rates(contract.slot));
             match key {

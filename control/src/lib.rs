@@ -17,6 +17,8 @@
 //! - [`system`]: the service manager, the log, and what weir may still do after its start
 //! - [`socket`], [`status`], [`report`]: what weir tells about itself; [`observe`], [`alarms`]: the last minute of it, and what is
 //!   not as it should be; [`show`]: a page about one thing
+//! - [`top`]: the terminal screen of `weir top`
+//! - [`explain`]: why a packet gets the verdict it gets
 //! - [`replay`]: captures in and out (the reader is pktgen's)
 //! - [`demo`]: a virtual network around a real `weir run`
 //! - [`mod@bench`]: what a gateway with these contracts does on this machine
@@ -28,6 +30,7 @@ pub mod bench;
 pub mod change;
 pub mod compile;
 pub mod demo;
+pub mod explain;
 pub mod interface;
 pub mod observe;
 pub mod plan;
@@ -39,3 +42,4 @@ pub mod show;
 pub mod socket;
 pub mod status;
 pub mod system;
+pub mod top;

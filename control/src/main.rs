@@ -86,6 +86,12 @@ enum Command {
     },
     /// Show one contract, service, class, port or worker in full, or a table of all of them.
     Show(Show),
+    /// Say why a packet gets the verdict it gets: service, class, contract, bucket, ring, and the line that decided.
+    ///
+    /// Asks the running appliance, whose tokens it leaves alone; with --config it needs none.
+    Explain(Box<command::explain::Explain>),
+    /// Watch what the running appliance does, on a terminal: rates by contract, sorted and filtered; ? shows the keys.
+    Top(command::top::Top),
     /// Make the running appliance read its contracts again; nothing changes if they are not valid.
     Reload {
         /// Where the appliance listens.
@@ -199,6 +205,8 @@ fn main() -> ExitCode {
         Command::History(options) => command::change::history(&options),
         Command::Status { json, socket } => status(&socket, json),
         Command::Show(options) => command::show::show(options),
+        Command::Explain(options) => command::explain::explain(&options),
+        Command::Top(options) => command::top::top(options),
         Command::Reload { socket } => reload(&socket),
         Command::Replay {
             config,

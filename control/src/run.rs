@@ -218,6 +218,13 @@ fn answer(request: Request, author: &str, changes: &mut Changes, appliance: &mut
                 },
             }
         }
+        Request::Top { wish } => Response::Top(Box::new(changes.top(&wish, appliance))),
+        Request::Explain { question } => match crate::explain::live(appliance, &question) {
+            Ok(explanation) => Response::Explained(Box::new(explanation)),
+            Err(error) => Response::Invalid {
+                reason: error.to_string(),
+            },
+        },
         Request::Reload { .. } => reload(changes, author, appliance),
         Request::Running => Response::Running(Box::new(changes.running(appliance))),
         Request::Apply { wish, .. } => changed("apply", changes.apply(&wish, author, appliance)),

@@ -21,9 +21,11 @@ use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
 
 use crate::change::messages::{Done, HistoryReport, Running, Wish};
+use crate::explain::{Explanation, Question};
 use crate::show::{Kind, Shown};
 use crate::status::Status;
 use crate::system::group;
+use crate::top::selection::{TopStatus, TopWish};
 
 /// Where the socket is unless `--socket` says otherwise.
 pub const DEFAULT_PATH: &str = "/run/weir/control.sock";
@@ -41,6 +43,16 @@ pub enum Request {
         /// Its name; all of them.
         #[serde(default)]
         name: Option<String>,
+    },
+    /// The same of the busiest contracts that match, for a screen.
+    Top {
+        /// Which.
+        wish: TopWish,
+    },
+    /// Why a packet would get the verdict it would get now.
+    Explain {
+        /// Which packet.
+        question: Question,
     },
     /// Read the configuration again and swap the table.
     Reload {
@@ -119,6 +131,10 @@ pub enum Response {
     Status(Box<Status>),
     /// To [`Request::Show`].
     Shown(Box<Shown>),
+    /// To [`Request::Top`].
+    Top(Box<TopStatus>),
+    /// To [`Request::Explain`].
+    Explained(Box<Explanation>),
     /// The new table is live on every worker.
     Reloaded(Done),
     /// To [`Request::Running`].

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use crate::clock::Nanos;
-use crate::meter::{Buckets, Levels, Meter, Purse, Sharing};
+use crate::meter::{Buckets, Color, Levels, Meter, Purse, Sharing};
 use crate::stats::{Counter, ExcessCounters};
 
 /// The cell of a contract, stable for the life of the process.
@@ -112,6 +112,27 @@ impl Cells {
         match at(&self.shared, slot) {
             None => meter.levels(&self.of(0).cell(slot).purse, now),
             Some(buckets) => meter.levels_shared(buckets.among(self.workers()), self.purses(slot), now),
+        }
+    }
+
+    /// The colour that `worker` would give a packet of `bytes` at `now`, judged on a copy of the tokens: nothing is taken.
+    #[must_use]
+    pub fn would_color(
+        &self,
+        meter: &Meter,
+        slot: SlotId,
+        worker: usize,
+        bytes: u32,
+        now: Nanos,
+        arrived: Color,
+    ) -> Color {
+        let purse = self.of(worker).cell(slot).purse.copied();
+        match at(&self.shared, slot) {
+            None => meter.color(&purse, bytes, now, arrived),
+            Some(buckets) => {
+                let buckets = buckets.copied();
+                meter.color_shared(buckets.among(self.workers()), &purse, bytes, now, arrived)
+            }
         }
     }
 

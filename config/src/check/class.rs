@@ -96,6 +96,19 @@ fn read<'t>(table: &Table<'t>, out: &mut Classes<'t>, log: &mut Log) -> Class {
             .and_then(|value| value.boolean(log))
             .unwrap_or(false),
         min_share_ppm: table.get("min_share").and_then(|value| share(value, log)),
+        place: log.place(value.map_or(table.at, |value| value.at)),
+        places: table.places(
+            &[
+                "dscp",
+                "yellow_dscp",
+                "red_dscp",
+                "pcp",
+                "default",
+                "nonconforming_dscp",
+                "nonconforming_pcp",
+            ],
+            log,
+        ),
     }
 }
 

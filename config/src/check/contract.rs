@@ -11,7 +11,7 @@ use crate::diagnostic::{At, Log, Problem};
 use crate::document::Documents;
 use crate::schema::keys;
 use crate::table::{Names, Table, Value};
-use crate::types::{Contract, Direction, Layer, Meter, MeterKind, Place, Word};
+use crate::types::{Contract, Direction, Layer, Meter, MeterKind, Word};
 use crate::units::{Burst, parse_burst};
 
 /// What contracts refer to.
@@ -87,8 +87,6 @@ fn read(table: &Table<'_>, scope: &Scope<'_, '_>, log: &mut Log) -> Option<Contr
         .get("owner")
         .and_then(|value| value.string(log))
         .map(str::to_owned);
-    let (line, column) = log.line_column(table.at);
-    let file = log.sources.get(table.at.file)?.path.clone();
     Some(Contract {
         service: service?,
         class: class?,
@@ -103,7 +101,7 @@ fn read(table: &Table<'_>, scope: &Scope<'_, '_>, log: &mut Log) -> Option<Contr
         from,
         until,
         owner,
-        place: Place { file, line, column },
+        place: log.place(table.at),
     })
 }
 

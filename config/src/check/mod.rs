@@ -131,6 +131,7 @@ fn check_defaults(base: &Table<'_>, classes: &class::Classes<'_>, log: &mut Log)
         layer: Default::default(),
         meter: Default::default(),
         grain: Default::default(),
+        places: Default::default(),
     };
     let Some(table) = sub_table(base, "defaults", "[defaults]", keys::DEFAULTS, log) else {
         return defaults;
@@ -142,6 +143,7 @@ fn check_defaults(base: &Table<'_>, classes: &class::Classes<'_>, log: &mut Log)
         defaults.other = other;
     }
     defaults.layer = word_or_default(&table, "layer", log);
+    defaults.places = table.places(&["uncontracted", "other", "layer"], log);
     defaults.meter = word_or_default(&table, "meter", log);
     defaults.grain = table
         .get("grain")

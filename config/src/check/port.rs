@@ -39,7 +39,8 @@ pub(super) fn ports<'t>(base: &Table<'t>, whole: bool, log: &mut Log) -> (Vec<Op
         let rate_bps = table.get("rate").and_then(|value| rate(value, PORT_RATE_MAX, log));
         let xdp = word_or_default(&table, "xdp", log);
         let zero_copy = table.get("zero_copy").map_or(Some(true), |value| value.boolean(log));
-        places.push(name_value.map_or(table.at, |value| value.at));
+        let at = name_value.map_or(table.at, |value| value.at);
+        places.push(at);
         let port = || {
             Some(Port {
                 name: name?.1.to_owned(),
@@ -48,6 +49,7 @@ pub(super) fn ports<'t>(base: &Table<'t>, whole: bool, log: &mut Log) -> (Vec<Op
                 rate_bps,
                 xdp,
                 zero_copy: zero_copy?,
+                place: log.place(at),
             })
         };
         ports.push(port());

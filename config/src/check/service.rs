@@ -45,7 +45,11 @@ pub(super) fn segments(files: &Documents<'_>, whole: bool, log: &mut Log) -> (Ve
                 prefixes.push(prefix);
             }
         }
-        segments.push(Segment { name, prefixes });
+        segments.push(Segment {
+            name,
+            prefixes,
+            place: log.place(table.at),
+        });
     });
     (segments, names)
 }
@@ -74,9 +78,10 @@ pub(super) fn services(files: &Documents<'_>, whole: bool, log: &mut Log) -> (Ve
             }
             for item in items {
                 let Some(text) = item.string(log) else { continue };
-                let Some(endpoint) = item.parsed(parse_endpoint(text), log) else {
+                let Some(mut endpoint) = item.parsed(parse_endpoint(text), log) else {
                     continue;
                 };
+                endpoint.line = u32::try_from(log.line_column(item.at).0).unwrap_or(u32::MAX);
                 if let Some((first, at)) = taken.take(&endpoint, services.len(), item.at) {
                     let other = services.get(first).map_or(name.as_str(), |service| &service.name);
                     let message = format!("\"{text}\" overlaps an endpoint of service \"{other}\" of equal prefix");
@@ -91,7 +96,12 @@ pub(super) fn services(files: &Documents<'_>, whole: bool, log: &mut Log) -> (Ve
             }
         }
         endpoints.shrink_to_fit();
-        services.push(Service { name, endpoints, owner });
+        services.push(Service {
+            name,
+            endpoints,
+            owner,
+            place: log.place(table.at),
+        });
     });
     (services, names)
 }

@@ -25,6 +25,7 @@ use crate::change::samples::{Samples, Series};
 use crate::change::trial::{Conforming, Slow, Trial, Verdict};
 use crate::socket;
 use crate::status::{Status, TrialStatus, micros};
+use crate::top::selection::{self, TopStatus, TopWish};
 
 /// The state of changes.
 pub struct Changes {
@@ -375,7 +376,18 @@ impl Changes {
     /// The status of the appliance with that of its changes.
     #[must_use]
     pub fn status(&self, appliance: &Appliance) -> Status {
-        let mut status = appliance.status();
+        self.complete(appliance.status())
+    }
+
+    /// What `weir top` shows: the contracts that match `wish`, those with most traffic in the last second if they are many.
+    #[must_use]
+    pub fn top(&self, wish: &TopWish, appliance: &Appliance) -> TopStatus {
+        let mut top = selection::select(wish, appliance, |slot| self.samples.last_bytes(slot));
+        top.status = self.complete(top.status);
+        top
+    }
+
+    fn complete(&self, mut status: Status) -> Status {
         status.last_reload_error = self.last_error.clone();
         status.change.applied = self.version.clone();
         status.change.disk = Some(self.disk_status.clone());

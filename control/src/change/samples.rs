@@ -116,6 +116,15 @@ impl Samples {
         bytes.iter().any(|bytes| *bytes > 0).then_some(bytes)
     }
 
+    /// Bytes offered in the last sample.
+    #[must_use]
+    pub fn last_bytes(&self, slot: SlotId) -> u64 {
+        let last = (self.next + SECONDS - 1) % SECONDS;
+        self.series
+            .get(&slot)
+            .map_or(0, |series| u64::from(series[last]) * UNIT)
+    }
+
     /// Places of the samples there are, oldest first.
     fn order(&self) -> impl Iterator<Item = usize> + '_ {
         let places = (0..SECONDS).map(move |n| (self.next + n) % SECONDS);

@@ -1,8 +1,10 @@
 //! What the commands share: asking the appliance, printing, exit status.
 
 pub(crate) mod change;
+pub(crate) mod explain;
 pub(crate) mod generate;
 pub(crate) mod show;
+pub(crate) mod top;
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;

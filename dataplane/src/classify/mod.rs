@@ -156,8 +156,14 @@ impl PathClassifier {
     }
 
     fn classify_fragment(&mut self, table: &ContractTable, headers: &Headers, now: Nanos) -> (ContractIndex, Color) {
+        let service = self.service(table, headers, now);
+        self.judge(&table.classes, &table.classifier, service, headers)
+    }
+
+    /// Whose packet it is: by its own headers or, of a later fragment, by its first one's, if that was seen.
+    pub fn service(&mut self, table: &ContractTable, headers: &Headers, now: Nanos) -> Option<ServiceId> {
         let own = table.classifier.service(headers, self.direction);
-        let service = match (headers.fragment, FragmentKey::of(headers)) {
+        match (headers.fragment, FragmentKey::of(headers)) {
             (Fragment::First { .. }, Some(key)) => {
                 self.fragments.remember(key, own.map(|service| service.0), now);
                 own
@@ -167,8 +173,7 @@ impl PathClassifier {
                 None => own,
             },
             _ => own,
-        };
-        self.judge(&table.classes, &table.classifier, service, headers)
+        }
     }
 
     #[inline]

@@ -114,6 +114,13 @@ impl Own {
         self.at.store(FRESH, Ordering::Relaxed);
     }
 
+    /// The same state, in a place that nobody else knows.
+    pub(super) fn copied(&self) -> Self {
+        let copy = Self::fresh();
+        copy.store(self.load());
+        copy
+    }
+
     #[inline]
     fn store(&self, state: State) {
         self.level.store(state.level, Ordering::Relaxed);
@@ -148,6 +155,11 @@ impl Shared {
 
     pub(super) fn refresh(&self) {
         self.0.store(State::FRESH.pack());
+    }
+
+    /// The same state, in a place that nobody else knows.
+    pub(super) fn copied(&self) -> Self {
+        Self(Word::new(self.0.load()))
     }
 }
 

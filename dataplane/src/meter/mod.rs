@@ -139,6 +139,18 @@ impl Purse {
     }
 }
 
+/// For asking what would be judged now, without taking anything. What is read may be of slightly different instants.
+impl Purse {
+    /// A purse with the same tokens.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        Self {
+            committed: self.committed.copied(),
+            second: self.second.copied(),
+        }
+    }
+}
+
 impl Default for Purse {
     fn default() -> Self {
         Self::new()
@@ -152,6 +164,15 @@ impl Buckets {
         Self {
             committed: Shared::fresh(),
             second: Shared::fresh(),
+        }
+    }
+
+    /// Buckets with the same tokens; see [`Purse::copied`].
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        Self {
+            committed: self.committed.copied(),
+            second: self.second.copied(),
         }
     }
 
