@@ -18,6 +18,7 @@ use dataplane::stats::{KICKS, PathCounters};
 use dataplane::worker::{Poll, Worker, WorkerShared, WorkerState};
 use jiff::Timestamp;
 
+use crate::capture::{CaptureError, Captures, LanePorts, Options, Session};
 use crate::compile::{CompileError, Compiled, Compiler};
 use crate::interface::{Interface, InterfaceError};
 use crate::plan::{self, Plan, PlanError};
@@ -152,6 +153,7 @@ pub struct Appliance {
     workers: Vec<RunningWorker>,
     shared: Vec<Arc<WorkerShared>>,
     ports: Vec<RunningPort>,
+    captures: Captures,
     started: Instant,
 }
 
@@ -180,6 +182,13 @@ impl LaneEnds {
             sockets: [socket(site)?, socket(wan)?],
             zero_copy: [site.socket().is_zero_copy(), wan.socket().is_zero_copy()],
         })
+    }
+
+    fn for_capture(&self) -> LanePorts {
+        LanePorts {
+            queue: self.queue,
+            ports: self.ports,
+        }
     }
 }
 
@@ -233,6 +242,7 @@ impl Appliance {
             workers: Vec::new(),
             shared: Vec::new(),
             ports: Vec::new(),
+            captures: Captures::new(Vec::new(), Vec::new()),
             started: Instant::now(),
         };
         // If anything fails from here on, dropping the appliance ends the workers there are.
@@ -286,6 +296,8 @@ impl Appliance {
         for (running, worker) in self.workers.iter_mut().zip(unstarted) {
             running.thread = Some(spawn(worker, running.cpu, poll).map_err(StartError::Thread)?);
         }
+        let lanes = |worker: &RunningWorker| worker.lanes.iter().map(LaneEnds::for_capture).collect();
+        self.captures = Captures::new(self.shared.clone(), self.workers.iter().map(lanes).collect());
         wait_for(&self.shared, 1, Duration::from_secs(1));
         Ok(())
     }
@@ -409,6 +421,14 @@ impl Appliance {
         }
     }
 
+    /// Begins a capture of packets; see [`crate::capture`].
+    ///
+    /// # Errors
+    /// See [`CaptureError`].
+    pub fn capture(&mut self, options: &Options, author: &str) -> Result<Session, CaptureError> {
+        self.captures.begin(options, author, &self.config, &self.compiled)
+    }
+
     /// Detaches the programs, lets the workers finish what they hold, closes the sockets. Returns the last status.
     pub fn stop(mut self) -> Status {
         self.halt();
@@ -416,6 +436,7 @@ impl Appliance {
     }
 
     fn halt(&mut self) {
+        self.captures.stop();
         for port in &mut self.ports {
             port.attached.iter_mut().for_each(Attached::detach);
         }
@@ -431,6 +452,7 @@ impl Appliance {
         let generation = compiled.table.generation;
         self.publisher.publish(compiled.table.clone());
         self.compiled = compiled;
+        self.captures.table_changed(&self.config, &self.compiled);
         generation
     }
 

@@ -15,6 +15,7 @@
 //! - [`appliance`]: all of that from start to stop; [`run`]: signals, reloads, housekeeping
 //! - [`mod@change`]: `plan`, `apply`, `confirm`, `rollback`, `history`, and files that changed
 //! - [`socket`], [`status`], [`report`]: what weir tells about itself
+//! - [`capture`]: packets of the running appliance, as pcapng
 //! - [`replay`]: captures in and out (the reader is pktgen's)
 //! - [`demo`]: a virtual network around a real `weir run`
 //! - [`mod@bench`]: what a gateway with these contracts does on this machine
@@ -22,6 +23,7 @@
 
 pub mod appliance;
 pub mod bench;
+pub mod capture;
 pub mod change;
 pub mod compile;
 pub mod demo;

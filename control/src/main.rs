@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use command::capture::Capture;
 use command::change::{Apply, Confirm, History, Plan, Rollback};
 use command::{INVALID, ask, colour, fail, print_json, unexpected};
 use control::bench::{BenchError, BenchOptions};
@@ -76,6 +77,10 @@ enum Command {
         #[arg(long, value_name = "PATH", default_value = socket::DEFAULT_PATH)]
         socket: PathBuf,
     },
+    /// Write packets that the running appliance drops, re-marks or samples to a pcapng file, each with the reason in its comment.
+    ///
+    /// It never holds the appliance up: what is too much is counted as missed.
+    Capture(Box<Capture>),
     /// Make the running appliance read its contracts again; nothing changes if they are not valid.
     Reload {
         /// Where the appliance listens.
@@ -170,6 +175,7 @@ fn main() -> ExitCode {
         Command::Rollback(options) => command::change::rollback(options),
         Command::History(options) => command::change::history(&options),
         Command::Status { json, socket } => status(&socket, json),
+        Command::Capture(options) => command::capture::capture(*options),
         Command::Reload { socket } => reload(&socket),
         Command::Replay {
             config,

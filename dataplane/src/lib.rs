@@ -39,6 +39,7 @@
 //! | [`priority`] | the conforming and nonconforming rings, and the order in which they drain |
 //! | [`codel`] | CoDel (RFC 8289): whether the packet at a ring's head goes, is marked, or is dropped |
 //! | [`shaper`] | a port's rate, shared by its workers |
+//! | [`tap`] | copies of packets for whoever captures |
 //! | [`stats`] | counters, drop reasons, the ledger and how others read it |
 //! | [`clock`] | [`Nanos`](clock::Nanos) and the only file that reads a clock |
 #![deny(unsafe_code, missing_docs)]
@@ -62,5 +63,6 @@ pub mod priority;
 pub mod shaper;
 pub mod stats;
 mod sync;
+pub mod tap;
 mod word;
 pub mod worker;

@@ -5,10 +5,12 @@ use crate::cells::WorkerCells;
 use crate::clock::Nanos;
 use crate::frame::{FramePool, Umem};
 use crate::mark;
+use crate::meter::Color;
 use crate::port::Port;
 use crate::priority::{Entry, Gate, Half, RingId, Sink};
 use crate::shaper::ShaperRate;
 use crate::stats::{Amount, DropReason, PathCounters};
+use crate::tap::{Event, PathTap};
 
 /// The port's rate, and the rule that excess waits while any worker still holds conforming packets for the port.
 pub(super) struct PortGate<'a> {
@@ -60,6 +62,10 @@ pub(super) struct PortSink<'a, P> {
     pub(super) sent: Amount,
     pub(super) counters: &'a mut PathCounters,
     pub(super) cells: WorkerCells<'a>,
+    pub(super) tap: Option<&'a PathTap>,
+    /// Of the table, for the tap.
+    pub(super) generation: u64,
+    pub(super) now: Nanos,
 }
 
 impl<P: Port> Sink<Held> for PortSink<'_, P> {
@@ -98,8 +104,23 @@ impl<P: Port> Sink<Held> for PortSink<'_, P> {
     }
 
     #[inline]
-    fn drop(&mut self, _half: Half, _ring: RingId, entry: Entry<Held>) {
+    fn drop(&mut self, half: Half, _ring: RingId, entry: Entry<Held>) {
         let held = entry.item;
+        if let Some(tap) = self.tap {
+            tap.see(&Event {
+                at: self.now,
+                generation: self.generation,
+                slot: held.slot,
+                half,
+                color: entry.drop_first.then_some(Color::Red),
+                dropped: Some(DropReason::Codel),
+                head: None,
+                sampled: false,
+                waited: Some(self.now.since(entry.enqueued)),
+                bytes: self.umem.bytes(&held.packet.frame),
+                wire_len: held.packet.wire_len,
+            });
+        }
         self.counters.held.bytes -= u64::from(held.packet.wire_len);
         self.counters.drop(DropReason::Codel, held.packet.wire_len);
         let counter = self.cells.excess(held.slot).dropped(DropReason::Codel);
