@@ -89,7 +89,12 @@ impl Client {
         let mut filled = 0;
         while filled < bytes.len() {
             match self.stream.read(&mut bytes[filled..]) {
-                Ok(0) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "it ended in the middle of the capture")),
+                Ok(0) => {
+                    return Err(io::Error::new(
+                        ErrorKind::UnexpectedEof,
+                        "it ended in the middle of the capture",
+                    ));
+                }
                 Ok(read) => filled += read,
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                 Err(error) => return Err(error),

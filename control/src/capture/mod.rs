@@ -95,7 +95,11 @@ impl Options {
                 words += &format!(", {name} {value}");
             }
         }
-        words + &format!(", {} bytes of each, {} a second and worker at most", self.snaplen, self.rate)
+        words
+            + &format!(
+                ", {} bytes of each, {} a second and worker at most",
+                self.snaplen, self.rate
+            )
     }
 }
 
@@ -273,14 +277,37 @@ fn check(options: &Options, config: &Config) -> Result<(), CaptureError> {
     }
     if !(SNAPLEN_MIN..=SNAPLEN_MAX).contains(&options.snaplen) {
         let snaplen = options.snaplen;
-        return invalid(format!("a snaplen of {snaplen} is not within {SNAPLEN_MIN} to {SNAPLEN_MAX}"));
+        return invalid(format!(
+            "a snaplen of {snaplen} is not within {SNAPLEN_MIN} to {SNAPLEN_MAX}"
+        ));
     }
-    names::is_known("service", options.service.as_deref(), config.services.iter().map(|s| s.name.as_str()))?;
-    names::is_known("class", options.class.as_deref(), config.classes.iter().map(|c| c.name.as_str()))?;
-    names::is_known("port", options.port.as_deref(), config.ports.iter().map(|p| p.name.as_str()))?;
-    names::is_known("direction", options.direction.as_deref(), ["egress", "ingress"].into_iter())?;
-    let Some(contract) = &options.contract else { return Ok(()) };
-    let contracts = config.contracts.iter().filter(|contract| contract.region == config.region);
+    names::is_known(
+        "service",
+        options.service.as_deref(),
+        config.services.iter().map(|s| s.name.as_str()),
+    )?;
+    names::is_known(
+        "class",
+        options.class.as_deref(),
+        config.classes.iter().map(|c| c.name.as_str()),
+    )?;
+    names::is_known(
+        "port",
+        options.port.as_deref(),
+        config.ports.iter().map(|p| p.name.as_str()),
+    )?;
+    names::is_known(
+        "direction",
+        options.direction.as_deref(),
+        ["egress", "ingress"].into_iter(),
+    )?;
+    let Some(contract) = &options.contract else {
+        return Ok(());
+    };
+    let contracts = config
+        .contracts
+        .iter()
+        .filter(|contract| contract.region == config.region);
     let mut contracts = contracts.map(|contract| crate::change::diff::ContractName::of(config, contract));
     let words = names::words(contract);
     if contracts.any(|name| names::has_words(&words, name.service, name.class, name.direction, name.segment)) {

@@ -74,6 +74,12 @@ pub(super) fn is_known<'c>(
     }
     let more = known.len().saturating_sub(SHOWN);
     let shown = known[..known.len() - more].join(", ");
-    let and = if more > 0 { format!(" and {more} more") } else { String::new() };
-    Err(CaptureError::Invalid(format!("no {what} `{name}`: there is {shown}{and}")))
+    let and = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    Err(CaptureError::Invalid(format!(
+        "no {what} `{name}`: there is {shown}{and}"
+    )))
 }

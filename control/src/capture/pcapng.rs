@@ -74,7 +74,13 @@ impl Section {
     }
 
     /// Writes a record that is `at` by the wall clock.
-    pub(super) fn write(&mut self, record: &Record, origin: Origin, names: &Names, at: Duration) -> Result<(), PcapError> {
+    pub(super) fn write(
+        &mut self,
+        record: &Record,
+        origin: Origin,
+        names: &Names,
+        at: Duration,
+    ) -> Result<(), PcapError> {
         self.records += 1;
         let comment = comment(record, self.records, origin, names);
         let way = usize::from(record.path & 1);
@@ -88,7 +94,14 @@ impl Section {
         Ok(())
     }
 
-    fn packet(&mut self, interface: usize, at: Duration, bytes: &[u8], wire_len: u32, comment: &str) -> Result<(), PcapError> {
+    fn packet(
+        &mut self,
+        interface: usize,
+        at: Duration,
+        bytes: &[u8],
+        wire_len: u32,
+        comment: &str,
+    ) -> Result<(), PcapError> {
         self.written[interface] += 1;
         // pcapng section 4.3.1: bits 0 and 1 are the direction, 1 inbound, 2 outbound.
         let direction = 1 + interface as u32 % 2;
@@ -110,7 +123,11 @@ impl Section {
         for interface in 0..self.written.len() {
             let (port, is_out) = (interface / 2, interface % 2 == 1);
             let written = self.written[interface];
-            let missed = if is_out { 0 } else { missed.get(port).copied().unwrap_or(0) };
+            let missed = if is_out {
+                0
+            } else {
+                missed.get(port).copied().unwrap_or(0)
+            };
             self.writer.write_pcapng_block(InterfaceStatisticsBlock {
                 interface_id: interface as u32,
                 timestamp: ended.as_nanos() as u64,
@@ -176,7 +193,10 @@ fn write_comment(out: &mut String, record: &Record, origin: Origin, names: &Name
             match &name.service {
                 Some(service) => {
                     let segment = name.segment.as_ref().map(|s| format!("/{s}")).unwrap_or_default();
-                    write!(out, " service={service} class={class} contract={service}/{class}/{direction}{segment}")?;
+                    write!(
+                        out,
+                        " service={service} class={class} contract={service}/{class}/{direction}{segment}"
+                    )?;
                 }
                 None if name.is_other => write!(out, " service=none class={class} contract=not_ip")?,
                 None => write!(out, " service=none class={class} contract=none")?,

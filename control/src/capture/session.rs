@@ -30,7 +30,9 @@ pub struct Session {
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("options", &self.running.options).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("options", &self.running.options)
+            .finish_non_exhaustive()
     }
 }
 
@@ -158,7 +160,10 @@ impl Streaming<'_> {
         let names = running.names.load();
         let mut written = Ok(());
         for (worker, record) in self.records.drain(..) {
-            let is_enough = running.options.count.is_some_and(|count| self.section.records() >= count);
+            let is_enough = running
+                .options
+                .count
+                .is_some_and(|count| self.section.records() >= count);
             let lane = running.lanes[worker].get(usize::from(record.path) / 2);
             if let Some(&lane) = lane.filter(|_| !is_enough && written.is_ok()) {
                 let at = self.since_epoch + Duration::from_nanos(record.at.0);
