@@ -16,6 +16,7 @@
 //! - [`mod@change`]: `plan`, `apply`, `confirm`, `rollback`, `history`, and files that changed
 //! - [`socket`], [`status`], [`report`]: what weir tells about itself
 //! - [`capture`]: packets of the running appliance, as pcapng
+//! - [`doctor`]: what of the machine stands in weir's way
 //! - [`replay`]: captures in and out (the reader is pktgen's)
 //! - [`demo`]: a virtual network around a real `weir run`
 //! - [`mod@bench`]: what a gateway with these contracts does on this machine
@@ -27,6 +28,7 @@ pub mod capture;
 pub mod change;
 pub mod compile;
 pub mod demo;
+pub mod doctor;
 pub mod interface;
 pub mod plan;
 pub mod publish;

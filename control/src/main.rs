@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use command::capture::Capture;
 use command::change::{Apply, Confirm, History, Plan, Rollback};
+use command::doctor::Doctor;
 use command::{INVALID, ask, colour, fail, print_json, unexpected};
 use control::bench::{BenchError, BenchOptions};
 use control::demo::DemoOptions;
@@ -81,6 +82,10 @@ enum Command {
     ///
     /// It never holds the appliance up: what is too much is counted as missed.
     Capture(Box<Capture>),
+    /// Look at machine, interfaces and configuration: what stands in weir's way, and what to do about it.
+    ///
+    /// Changes nothing. Exit status: 0 nothing worse than a note, 3 warnings, 1 errors.
+    Doctor(Doctor),
     /// Make the running appliance read its contracts again; nothing changes if they are not valid.
     Reload {
         /// Where the appliance listens.
@@ -176,6 +181,7 @@ fn main() -> ExitCode {
         Command::History(options) => command::change::history(&options),
         Command::Status { json, socket } => status(&socket, json),
         Command::Capture(options) => command::capture::capture(*options),
+        Command::Doctor(options) => command::doctor::doctor(options),
         Command::Reload { socket } => reload(&socket),
         Command::Replay {
             config,

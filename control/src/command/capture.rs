@@ -131,7 +131,11 @@ pub(crate) fn capture(capture: Capture) -> ExitCode {
         Ok(Err(other)) => unexpected(&other),
         Err(error) => {
             let remedy = "is `weir run` running, with this --socket, and may you open it (root)?";
-            fail(&format!("no answer at {}: {error}", capture.socket.display()), Some(remedy), 1)
+            fail(
+                &format!("no answer at {}: {error}", capture.socket.display()),
+                Some(remedy),
+                1,
+            )
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod capture;
 pub(crate) mod change;
+pub(crate) mod doctor;
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;

@@ -281,8 +281,7 @@ fn event<'a>(
     contract: &Contract,
     seen: Seen,
     turn: Turn<'a>,
-) -> Event<'a>
-{
+) -> Event<'a> {
     Event {
         at: turn.now,
         generation: turn.table.generation,
