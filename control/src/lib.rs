@@ -17,6 +17,7 @@
 //! - [`socket`], [`status`], [`report`]: what weir tells about itself
 //! - [`capture`]: packets of the running appliance, as pcapng
 //! - [`doctor`]: what of the machine stands in weir's way
+//! - [`bundle`]: what a support engineer asks for, in one file
 //! - [`replay`]: captures in and out (the reader is pktgen's)
 //! - [`demo`]: a virtual network around a real `weir run`
 //! - [`mod@bench`]: what a gateway with these contracts does on this machine
@@ -24,6 +25,7 @@
 
 pub mod appliance;
 pub mod bench;
+pub mod bundle;
 pub mod capture;
 pub mod change;
 pub mod compile;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use command::bundle::SupportBundle;
 use command::capture::Capture;
 use command::change::{Apply, Confirm, History, Plan, Rollback};
 use command::doctor::Doctor;
@@ -86,6 +87,10 @@ enum Command {
     ///
     /// Changes nothing. Exit status: 0 nothing worse than a note, 3 warnings, 1 errors.
     Doctor(Doctor),
+    /// Write what a support engineer asks for into one file: configuration, status, history, findings, machine, log.
+    ///
+    /// Secrets are removed and no packet is in it, but names and addresses of services are. What cannot be had is noted inside.
+    SupportBundle(SupportBundle),
     /// Make the running appliance read its contracts again; nothing changes if they are not valid.
     Reload {
         /// Where the appliance listens.
@@ -182,6 +187,7 @@ fn main() -> ExitCode {
         Command::Status { json, socket } => status(&socket, json),
         Command::Capture(options) => command::capture::capture(*options),
         Command::Doctor(options) => command::doctor::doctor(options),
+        Command::SupportBundle(options) => command::bundle::bundle(options),
         Command::Reload { socket } => reload(&socket),
         Command::Replay {
             config,

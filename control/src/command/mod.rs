@@ -1,5 +1,6 @@
 //! What the commands share: asking the appliance, printing, exit status.
 
+pub(crate) mod bundle;
 pub(crate) mod capture;
 pub(crate) mod change;
 pub(crate) mod doctor;
