@@ -88,6 +88,7 @@ impl Bundle {
     fn fill(mut self, options: &BundleOptions) -> io::Result<Vec<Part>> {
         self.configuration(&options.config)?;
         self.appliance(&options.socket)?;
+        self.metrics(options)?;
         let findings = doctor::examine(&DoctorOptions {
             config: options.config.clone(),
             socket: options.socket.clone(),
@@ -153,6 +154,19 @@ impl Bundle {
         self.add("history.json", history)
     }
 
+    /// What `/metrics` says, from the Unix socket of the API: beside the control socket, or where `[api] socket` has it.
+    fn metrics(&mut self, options: &BundleOptions) -> io::Result<()> {
+        let table = std::fs::read_to_string(&options.config)
+            .ok()
+            .and_then(|text| text.parse::<toml::Table>().ok());
+        let named = table
+            .as_ref()
+            .and_then(|table| table.get("api")?.get("socket")?.as_str());
+        let socket = named.map_or_else(|| options.socket.with_file_name("api.sock"), PathBuf::from);
+        let metrics = sources::http(&socket, "/metrics").map_err(|error| format!("{}: {error}", socket.display()));
+        self.add("metrics.txt", metrics)
+    }
+
     fn interfaces(&mut self, path: &Path) -> io::Result<()> {
         let Ok(loaded) = config::load(path) else {
             return self.add(
@@ -172,6 +186,7 @@ impl Bundle {
     /// Adds a part without its secrets, or notes why it is missing.
     fn add(&mut self, name: &str, text: Result<String, String>) -> io::Result<()> {
         let text = match text {
+            Ok(text) if name.ends_with(".json") || name == "metrics.txt" => self.redactor.clean_known(&text),
             Ok(text) => self.redactor.clean(&text),
             Err(error) => {
                 self.parts.push(Part {
@@ -223,6 +238,7 @@ MANIFEST.json   every part; where `error` is set, why it is missing
 version.txt     version of weir, and when this was made
 config/         the configuration on disk, and what `weir check` says of it
 status.*        counters and state of the running appliance
+metrics.txt     what Prometheus would have read
 history.json    which versions were applied, when and by whom
 doctor.*        findings about machine, interfaces and configuration
 machine/        kernel, processors, interrupts, links

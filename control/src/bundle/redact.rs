@@ -24,10 +24,40 @@ pub(super) struct Redactor {
 }
 
 impl Redactor {
-    /// Learns the secrets of a TOML file. One that is no TOML has none to learn; its lines are still looked at.
+    /// Learns the secrets of a TOML file. Of one that is no TOML, those in lists and texts of several lines; what stands on
+    /// the line of its key is found by [`clean`](Self::clean).
     pub(super) fn learn(&mut self, text: &str) {
-        if let Ok(table) = text.parse::<toml::Table>() {
-            self.learn_table(&table);
+        match text.parse::<toml::Table>() {
+            Ok(table) => self.learn_table(&table),
+            Err(_) => self.learn_lines(text),
+        }
+    }
+
+    fn learn_lines(&mut self, text: &str) {
+        let mut end: Option<&str> = None;
+        for line in text.lines() {
+            if let Some(mark) = end {
+                let secret = line.trim_matches(|c: char| c.is_whitespace() || ['"', '\'', ',', ']'].contains(&c));
+                if !secret.is_empty() {
+                    self.secrets.insert(secret.to_owned());
+                }
+                end = end.filter(|_| !line.contains(mark));
+            } else if let Some((key, value)) = line.split_once('=')
+                && is_secret(
+                    key.trim()
+                        .trim_matches(['"', '\''])
+                        .rsplit('.')
+                        .next()
+                        .unwrap_or_default(),
+                )
+            {
+                let value = value.trim();
+                let marks = [("[", "]"), ("\"\"\"", "\"\"\""), ("'''", "'''")];
+                let open = marks.iter().find(|(begin, _)| value.starts_with(begin));
+                end = open
+                    .filter(|(begin, mark)| !value[begin.len()..].contains(mark))
+                    .map(|(_, mark)| *mark);
+            }
         }
     }
 
@@ -58,6 +88,17 @@ impl Redactor {
     /// The text without secrets: those that are known, what follows a key of a secret on its line (also in comments), and
     /// passwords in URLs.
     pub(super) fn clean(&self, text: &str) -> String {
+        let text = self.clean_known(text);
+        let mut clean: String = text.lines().map(clean_line).collect::<Vec<_>>().join("\n");
+        if text.ends_with('\n') {
+            clean.push('\n');
+        }
+        clean
+    }
+
+    /// The text without the secrets that are known: for what weir itself wrote, whose keys are not an operator's (a bucket's
+    /// `tokens` are no secret).
+    pub(super) fn clean_known(&self, text: &str) -> String {
         // Long ones first: one may be a part of another.
         let mut secrets: Vec<&String> = self.secrets.iter().collect();
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
@@ -65,11 +106,7 @@ impl Redactor {
         for secret in secrets {
             text = text.replace(secret.as_str(), REMOVED);
         }
-        let mut clean: String = text.lines().map(clean_line).collect::<Vec<_>>().join("\n");
-        if text.ends_with('\n') {
-            clean.push('\n');
-        }
-        clean
+        text
     }
 }
 
@@ -149,7 +186,7 @@ token_file = "/etc/weir/api.token"
 "#;
         let clean = cleaned(text);
         assert!(!clean.contains("s3cret") && !clean.contains("4711471147"), "{clean}");
-        for kept in ["region = \"atn\"", "/etc/weir/api.token", "listen", "@example.net/x"] {
+        for kept in ["region = \"atn\"", "/etc/weir/api.token", "@example.net/x"] {
             assert!(clean.contains(kept), "{kept}: {clean}");
         }
     }
@@ -166,5 +203,8 @@ token_file = "/etc/weir/api.token"
         let text = "meter = \"token-bucket\"\nburst = \"10 ms\" # a bucket of tokens\nconforming = [\n";
         assert_eq!(cleaned(text), text);
         assert_eq!(cleaned("token = \"unfinished"), "token = \"(removed)\"");
+        let broken = "tokens = [\n  \"s3cret-one\",\n]\npassword = '''\ns3cret-two\n'''\nregion = \n";
+        let clean = cleaned(broken);
+        assert!(!clean.contains("s3cret") && clean.contains("region"), "{clean}");
     }
 }

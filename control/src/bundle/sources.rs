@@ -1,7 +1,8 @@
 //! Commands and files that go into a bundle.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,6 +11,9 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Most bytes of one file or command: a log, interrupts of a machine of hundreds of cores.
 pub(super) const MOST: u64 = 4 << 20;
+
+/// Most bytes of metrics: 100,000 contracts are some 100 MB, of which the beginning will do.
+const METRICS_MOST: u64 = 16 << 20;
 
 /// What a command prints, errors after the rest, or why there is nothing.
 pub(super) fn command(line: &[&str]) -> Result<String, String> {
@@ -61,6 +65,29 @@ fn reader(pipe: Box<dyn Read + Send>) -> std::thread::JoinHandle<String> {
         let _rest = std::io::copy(&mut pipe, &mut std::io::sink());
         String::from_utf8_lossy(&bytes).into_owned()
     })
+}
+
+/// The body of `GET path` at a Unix socket.
+pub(super) fn http(socket: &Path, path: &str) -> Result<String, String> {
+    let asked = || -> std::io::Result<Vec<u8>> {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        // 1.0: the answer ends with the connection, in one piece.
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: weir\r\nConnection: close\r\n\r\n")?;
+        let mut answer = Vec::new();
+        stream.take(METRICS_MOST).read_to_end(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = asked().map_err(|error| error.to_string())?;
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or("no answer of HTTP")?;
+    let status = head.lines().next().unwrap_or_default();
+    if status.split(' ').nth(1) == Some("200") {
+        Ok(body.to_owned())
+    } else {
+        Err(status.to_owned())
+    }
 }
 
 /// The text of a file, as far as it is not too long.
