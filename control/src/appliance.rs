@@ -21,6 +21,7 @@ use dataplane::stats::{Amount, KICKS, PathCounters};
 use dataplane::worker::{Poll, Worker, WorkerShared, WorkerState};
 use jiff::Timestamp;
 
+use crate::capture::{CaptureError, Captures, LanePorts, Options, Session};
 use crate::compile::{CompileError, Compiled, Compiler};
 use crate::interface::{Interface, InterfaceError};
 use crate::observe::{Observer, Reading, Ring, Totals, WorkerTotals, per_second};
@@ -157,6 +158,7 @@ pub struct Appliance {
     workers: Vec<RunningWorker>,
     shared: Vec<Arc<WorkerShared>>,
     ports: Vec<RunningPort>,
+    captures: Captures,
     started: Instant,
     /// When the current table was published.
     published: Instant,
@@ -191,6 +193,13 @@ impl LaneEnds {
             zero_copy: [site.socket().is_zero_copy(), wan.socket().is_zero_copy()],
             gauges: lane.gauges(),
         })
+    }
+
+    fn for_capture(&self) -> LanePorts {
+        LanePorts {
+            queue: self.queue,
+            ports: self.ports,
+        }
     }
 }
 
@@ -244,6 +253,7 @@ impl Appliance {
             workers: Vec::new(),
             shared: Vec::new(),
             ports: Vec::new(),
+            captures: Captures::new(Vec::new(), Vec::new()),
             started: Instant::now(),
             published: Instant::now(),
             observer: Observer::default(),
@@ -299,6 +309,8 @@ impl Appliance {
         for (running, worker) in self.workers.iter_mut().zip(unstarted) {
             running.thread = Some(spawn(worker, running.cpu, poll).map_err(StartError::Thread)?);
         }
+        let lanes = |worker: &RunningWorker| worker.lanes.iter().map(LaneEnds::for_capture).collect();
+        self.captures = Captures::new(self.shared.clone(), self.workers.iter().map(lanes).collect());
         wait_for(&self.shared, 1, Duration::from_secs(1));
         Ok(())
     }
@@ -510,6 +522,14 @@ impl Appliance {
         status
     }
 
+    /// Begins a capture of packets; see [`crate::capture`].
+    ///
+    /// # Errors
+    /// See [`CaptureError`].
+    pub fn capture(&mut self, options: &Options, author: &str) -> Result<Session, CaptureError> {
+        self.captures.begin(options, author, &self.config, &self.compiled)
+    }
+
     /// Detaches the programs, lets the workers finish what they hold, closes the sockets. Returns the last status.
     pub fn stop(mut self) -> Status {
         self.halt();
@@ -518,6 +538,7 @@ impl Appliance {
 
     fn halt(&mut self) {
         privileges::raise_for_stop();
+        self.captures.stop();
         for port in &mut self.ports {
             port.attached.iter_mut().for_each(Attached::detach);
         }
@@ -534,6 +555,7 @@ impl Appliance {
         self.publisher.publish(compiled.table.clone());
         self.compiled = compiled;
         self.published = Instant::now();
+        self.captures.table_changed(&self.config, &self.compiled);
         generation
     }
 

@@ -356,6 +356,28 @@ impl Compiled {
         self.names.classes.iter().map(|name| &**name).zip(slots)
     }
 
+    /// Everything in the table that counts packets, with the slot of its counters.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (SlotId, SlotName)> {
+        self.entries.iter().map(|(key, index)| {
+            let contract = self.table.contract(*index);
+            let (service, segment) = match key {
+                SlotKey::Contract { service, segment, .. } => (Some(*service), *segment),
+                _ => (None, None),
+            };
+            let (SlotKey::Contract { direction, .. }
+            | SlotKey::Uncontracted { direction, .. }
+            | SlotKey::Other { direction }) = key;
+            let name = SlotName {
+                service: service.map(|service| self.names.services[service as usize].clone()),
+                class: self.names.classes[contract.class.index()].clone(),
+                direction: direction_name(*direction),
+                segment: segment.map(|segment| self.names.segments[segment as usize].clone()),
+                is_other: matches!(key, SlotKey::Other { .. }),
+            };
+            (contract.slot, name)
+        })
+    }
+
     /// What became of the traffic, summed over workers, with bucket levels as of `now` and rates where they are observed. The
     /// ledger is left empty.
     #[must_use]
@@ -426,6 +448,18 @@ impl Compiled {
         }
         report
     }
+}
+
+/// What a slot counts.
+#[derive(Clone, Debug)]
+pub(crate) struct SlotName {
+    /// `None`: uncontracted, or not IP.
+    pub(crate) service: Option<Arc<str>>,
+    pub(crate) class: Arc<str>,
+    pub(crate) direction: &'static str,
+    pub(crate) segment: Option<Arc<str>>,
+    /// What is not IP.
+    pub(crate) is_other: bool,
 }
 
 /// The entries of a table in the making.

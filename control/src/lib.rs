@@ -19,6 +19,9 @@
 //!   not as it should be; [`show`]: a page about one thing
 //! - [`top`]: the terminal screen of `weir top`
 //! - [`explain`]: why a packet gets the verdict it gets
+//! - [`capture`]: packets of the running appliance, as pcapng
+//! - [`doctor`]: what of the machine stands in weir's way
+//! - [`bundle`]: what a support engineer asks for, in one file
 //! - [`replay`]: captures in and out (the reader is pktgen's)
 //! - [`demo`]: a virtual network around a real `weir run`
 //! - [`mod@bench`]: what a gateway with these contracts does on this machine
@@ -27,9 +30,12 @@
 pub mod alarms;
 pub mod appliance;
 pub mod bench;
+pub mod bundle;
+pub mod capture;
 pub mod change;
 pub mod compile;
 pub mod demo;
+pub mod doctor;
 pub mod explain;
 pub mod interface;
 pub mod observe;

@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{FromArgMatches, Parser, Subcommand};
+use command::bundle::SupportBundle;
+use command::capture::Capture;
 use command::change::{Apply, Confirm, History, Plan, Rollback};
+use command::doctor::Doctor;
 use command::show::Show;
 use command::{INVALID, ask, colour, fail, print_json, unexpected};
 use control::bench::{BenchError, BenchOptions};
@@ -92,6 +95,18 @@ enum Command {
     Explain(Box<command::explain::Explain>),
     /// Watch what the running appliance does, on a terminal: rates by contract, sorted and filtered; ? shows the keys.
     Top(command::top::Top),
+    /// Write packets that the running appliance drops, re-marks or samples to a pcapng file, each with the reason in its comment.
+    ///
+    /// It never holds the appliance up: what is too much is counted as missed.
+    Capture(Box<Capture>),
+    /// Look at machine, interfaces and configuration: what stands in weir's way, and what to do about it.
+    ///
+    /// Changes nothing. Exit status: 0 nothing worse than a note, 3 warnings, 1 errors.
+    Doctor(Doctor),
+    /// Write what a support engineer asks for into one file: configuration, status, history, findings, machine, log.
+    ///
+    /// Secrets are removed and no packet is in it, but names and addresses of services are. What cannot be had is noted inside.
+    SupportBundle(SupportBundle),
     /// Make the running appliance read its contracts again; nothing changes if they are not valid.
     Reload {
         /// Where the appliance listens.
@@ -207,6 +222,9 @@ fn main() -> ExitCode {
         Command::Show(options) => command::show::show(options),
         Command::Explain(options) => command::explain::explain(&options),
         Command::Top(options) => command::top::top(options),
+        Command::Capture(options) => command::capture::capture(*options),
+        Command::Doctor(options) => command::doctor::doctor(options),
+        Command::SupportBundle(options) => command::bundle::bundle(options),
         Command::Reload { socket } => reload(&socket),
         Command::Replay {
             config,

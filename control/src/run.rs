@@ -12,10 +12,11 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::appliance::{Appliance, StartError};
+use crate::capture::CaptureError;
 use crate::change::changes::{Changes, log_warnings};
 use crate::change::disk::Disk;
 use crate::change::messages::{Done, Refusal};
-use crate::socket::{self, Call, ControlSocket, Request, Response};
+use crate::socket::{self, Call, Capturing, ControlSocket, Request, Response};
 use crate::system::notify::Notifier;
 use crate::system::{logging, privileges};
 
@@ -232,6 +233,16 @@ fn answer(request: Request, author: &str, changes: &mut Changes, appliance: &mut
         Request::Rollback { version, note, .. } => {
             changed("rollback", changes.rollback(version, note, author, appliance))
         }
+        Request::Capture(options) => match appliance.capture(&options, author) {
+            Ok(session) => {
+                tracing::info!("capture begins, for {author}: {}", options.words());
+                Response::Capturing(Capturing::new(session))
+            }
+            Err(error @ CaptureError::Busy { .. }) => Response::Failed {
+                reason: error.to_string(),
+            },
+            Err(CaptureError::Invalid(reason)) => Response::Invalid { reason },
+        },
         Request::History => Response::History(changes.history()),
         Request::Version { number } => match changes.version_texts(number) {
             Ok((texts, before)) => Response::Version {

@@ -1,8 +1,8 @@
 //! The control socket: how `weir status`, `weir apply` and the others reach a running appliance.
 //!
 //! A Unix stream socket for its owner, root and the group `weir` (mode 0660; 0600 where there is no such group). Who may ask
-//! may also change: see [`group`]. A client sends one line of JSON, the appliance answers
-//! with one line of JSON and closes. Requests are at most 4 KiB and must come within two seconds, answers must be taken
+//! may also change: see [`group`]. A client sends one line of JSON, the appliance answers with one line of JSON and closes; only
+//! a capture goes on after it (`capture/session.rs`). Requests are at most 4 KiB and must come within two seconds, answers must be taken
 //! within thirty, so a slow or hostile client costs a thread for that long and nothing else.
 
 use std::fs;
@@ -20,6 +20,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
 
+use crate::capture;
 use crate::change::messages::{Done, HistoryReport, Running, Wish};
 use crate::explain::{Explanation, Question};
 use crate::show::{Kind, Shown};
@@ -95,6 +96,8 @@ pub enum Request {
         /// Its number.
         number: u64,
     },
+    /// Packets as they are dropped, re-marked or sampled; they follow the answer (see [`crate::capture`]).
+    Capture(capture::Options),
 }
 
 impl Request {
@@ -150,6 +153,8 @@ pub enum Response {
         /// Those of the version before it, if it is still kept.
         before: Option<Files>,
     },
+    /// To [`Request::Capture`]: it has begun, and what it catches follows on this connection.
+    Capturing(Capturing),
     /// The new configuration was refused; the table before it goes on.
     Refused {
         /// Why, for people.
@@ -165,6 +170,23 @@ pub enum Response {
         /// Why.
         reason: String,
     },
+}
+
+/// A capture that has begun. Only its thread has the session; to others it says that packets follow.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Capturing {
+    #[serde(skip)]
+    session: Option<Arc<capture::Session>>,
+}
+
+impl Capturing {
+    /// Of this session.
+    #[must_use]
+    pub fn new(session: capture::Session) -> Self {
+        Self {
+            session: Some(Arc::new(session)),
+        }
+    }
 }
 
 /// A request on its way to the control thread.
@@ -302,7 +324,11 @@ fn serve(stream: &UnixStream, calls: &Sender<Call>) -> io::Result<()> {
     };
     let mut answer = serde_json::to_vec(&response)?;
     answer.push(b'\n');
-    write_answer(stream, &answer)
+    write_answer(stream, &answer)?;
+    match response {
+        Response::Capturing(Capturing { session: Some(session) }) => session.stream(stream),
+        _ => Ok(()),
+    }
 }
 
 /// Writes it all within [`ANSWER_PATIENCE`], however little the client takes at a time.

@@ -9,6 +9,7 @@ use crate::path::{Path, PortShare};
 use crate::port::Port;
 use crate::sojourn::PathGauges;
 use crate::stats::PathCounters;
+use crate::tap::PathTap;
 
 /// The ports of a wire by their numbers in the contract tables, and what all workers share about them.
 #[derive(Clone, Debug)]
@@ -60,6 +61,13 @@ impl<P: Port> Lane<P> {
             received
         };
         trip(egress, site, wan) + trip(ingress, wan, site)
+    }
+
+    /// Hangs taps on both paths, or takes them off.
+    pub(crate) fn set_taps(&mut self, taps: [Option<PathTap>; 2]) {
+        for (path, tap) in self.paths.iter_mut().zip(taps) {
+            path.set_tap(tap);
+        }
     }
 
     /// Takes down what other workers would wait for; see [`Path::retire`].

@@ -40,6 +40,7 @@
 //! | [`codel`] | CoDel (RFC 8289): whether the packet at a ring's head goes, is marked, or is dropped |
 //! | [`shaper`] | a port's rate, shared by its workers |
 //! | [`sojourn`] | how full the priority rings were and how long packets waited in them, for others to read |
+//! | [`tap`] | copies of packets for whoever captures |
 //! | [`stats`] | counters, drop reasons, the ledger and how others read it |
 //! | [`clock`] | [`Nanos`](clock::Nanos) and the only file that reads a clock |
 #![deny(unsafe_code, missing_docs)]
@@ -64,5 +65,6 @@ pub mod shaper;
 pub mod sojourn;
 pub mod stats;
 mod sync;
+pub mod tap;
 mod word;
 pub mod worker;

@@ -29,6 +29,7 @@ use crate::priority::{Half, Rings};
 use crate::shaper::{ConformingBacklog, ShaperState};
 use crate::sojourn::PathGauges;
 use crate::stats::{Amount, DropReason, PathCounters};
+use crate::tap::PathTap;
 
 /// Packets that one priority ring holds. At 1500 bytes and 10 Gbit/s a full ring is 1.2 ms of line rate, at 200 Mbit/s
 /// 61 ms, where CoDel has long begun to work; fewer would lose bursts of slow links, more would only hold frames.
@@ -83,6 +84,8 @@ pub struct Path {
     rings: Rings<Held>,
     counters: PathCounters,
     gauges: Arc<PathGauges>,
+    /// While somebody captures.
+    tap: Option<PathTap>,
 }
 
 impl Path {
@@ -99,7 +102,13 @@ impl Path {
             rings: Rings::new(RING_CAPACITY),
             counters: PathCounters::default(),
             gauges: Arc::default(),
+            tap: None,
         }
+    }
+
+    /// Hangs a tap on the path, or takes it off.
+    pub(crate) fn set_tap(&mut self, tap: Option<PathTap>) {
+        self.tap = tap;
     }
 
     /// Gives every packet of `batch` its verdict and puts it into its ring, or drops it with a reason.
@@ -134,10 +143,26 @@ impl Path {
         for one in judged.iter() {
             prefetch(turn.cells.cell(table.contract(one.contract).slot));
         }
+        // Twice, so that a packet pays nothing for a tap that is not there.
+        if self.tap.is_none() {
+            self.meter_and_hold::<false>(batch, judged, pool, turn);
+        } else {
+            self.meter_and_hold::<true>(batch, judged, pool, turn);
+        }
+    }
+
+    #[inline]
+    fn meter_and_hold<const TAPPED: bool>(
+        &mut self,
+        batch: &mut Batch,
+        judged: &mut [Judged],
+        pool: &mut FramePool,
+        turn: Turn<'_>,
+    ) {
         for (packet, one) in batch.drain(..).zip(judged) {
-            let contract = table.contract(one.contract);
+            let contract = turn.table.contract(one.contract);
             meter(one, contract, turn);
-            self.mark_and_hold(packet, one, contract, pool, turn);
+            self.mark_and_hold::<TAPPED>(packet, one, contract, pool, turn);
         }
     }
 
@@ -170,6 +195,8 @@ impl Path {
                 counters: &mut self.counters,
                 cells: table.cells.of(self.worker),
                 gauges: &self.gauges,
+                tap: self.tap.as_ref(),
+                generation: table.generation,
                 now,
             };
             self.rings.schedule(&table.order, now, &mut gate, &mut sink);

@@ -26,6 +26,7 @@ use crate::frame::{FramePool, Umem};
 use crate::lane::Lane;
 use crate::port::{Port, XdpPort};
 use crate::stats::Published;
+use crate::tap::{PathTap, TapPoint};
 
 /// What a worker is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +63,8 @@ pub struct WorkerShared {
     free_frames: AtomicU64,
     /// The ledgers: for each lane in turn, egress then ingress.
     pub ledgers: Box<[[Published; 2]]>,
+    /// Where whoever captures hangs a tap.
+    pub tap: TapPoint,
 }
 
 impl WorkerShared {
@@ -75,6 +78,7 @@ impl WorkerShared {
             turns: AtomicU64::new(0),
             free_frames: AtomicU64::new(0),
             ledgers: (0..lanes).map(|_| Default::default()).collect(),
+            tap: TapPoint::default(),
         }
     }
 
@@ -146,6 +150,8 @@ pub struct Worker<P> {
     shared: Arc<WorkerShared>,
     heartbeats: Vec<(Arc<SharedArray>, usize)>,
     batch: usize,
+    /// Version of the tap that hangs on the paths.
+    tap: u64,
 }
 
 impl<P: Port> Worker<P> {
@@ -168,6 +174,7 @@ impl<P: Port> Worker<P> {
             shared,
             heartbeats: Vec::new(),
             batch,
+            tap: 0,
         }
     }
 
@@ -179,6 +186,9 @@ impl<P: Port> Worker<P> {
     /// One turn of every lane at `now`, judged by one table. Returns how many packets came in.
     #[inline]
     pub fn turn(&mut self, now: Nanos) -> usize {
+        if self.shared.tap.version() != self.tap {
+            self.hang_tap();
+        }
         let table = self.tables.load();
         let mut received = 0;
         for lane in &mut self.lanes {
@@ -187,6 +197,17 @@ impl<P: Port> Worker<P> {
         let generation = table.generation;
         self.publish(now, generation);
         received
+    }
+
+    #[cold]
+    fn hang_tap(&mut self) {
+        // The version first: a tap that comes between the two is hung twice, never missed.
+        self.tap = self.shared.tap.version();
+        let tap = self.shared.tap.tap();
+        let on_path = |path| tap.as_ref().and_then(|tap| PathTap::new(tap, path));
+        for (lane, first) in self.lanes.iter_mut().zip((0..).step_by(2)) {
+            lane.set_taps([on_path(first), on_path(first + 1)]);
+        }
     }
 
     /// The lanes.

@@ -1,6 +1,9 @@
 //! What the commands share: asking the appliance, printing, exit status.
 
+pub(crate) mod bundle;
+pub(crate) mod capture;
 pub(crate) mod change;
+pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod generate;
 pub(crate) mod show;

@@ -5,11 +5,13 @@ use crate::cells::WorkerCells;
 use crate::clock::Nanos;
 use crate::frame::{FramePool, Umem};
 use crate::mark;
+use crate::meter::Color;
 use crate::port::Port;
 use crate::priority::{Entry, Gate, Half, RingId, Sink};
 use crate::shaper::ShaperRate;
 use crate::sojourn::PathGauges;
 use crate::stats::{Amount, DropReason, PathCounters};
+use crate::tap::{Event, PathTap};
 
 /// The port's rate, and the rule that excess waits while any worker still holds conforming packets for the port.
 pub(super) struct PortGate<'a> {
@@ -62,6 +64,9 @@ pub(super) struct PortSink<'a, P> {
     pub(super) counters: &'a mut PathCounters,
     pub(super) cells: WorkerCells<'a>,
     pub(super) gauges: &'a PathGauges,
+    pub(super) tap: Option<&'a PathTap>,
+    /// Of the table, for the tap.
+    pub(super) generation: u64,
     pub(super) now: Nanos,
 }
 
@@ -107,6 +112,21 @@ impl<P: Port> Sink<Held> for PortSink<'_, P> {
     fn drop(&mut self, half: Half, ring: RingId, entry: Entry<Held>) {
         let held = entry.item;
         self.gauges.of(half, ring).dropped();
+        if let Some(tap) = self.tap {
+            tap.see(&Event {
+                at: self.now,
+                generation: self.generation,
+                slot: held.slot,
+                half,
+                color: entry.drop_first.then_some(Color::Red),
+                dropped: Some(DropReason::Codel),
+                head: None,
+                sampled: false,
+                waited: Some(self.now.since(entry.enqueued)),
+                bytes: self.umem.bytes(&held.packet.frame),
+                wire_len: held.packet.wire_len,
+            });
+        }
         self.counters.held.bytes -= u64::from(held.packet.wire_len);
         self.counters.drop(DropReason::Codel, held.packet.wire_len);
         let excess = self.cells.excess(held.slot);

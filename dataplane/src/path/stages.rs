@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 
 use super::{FEW, Held, Path};
-use crate::cells::{SlotId, WorkerCells};
+use crate::cells::WorkerCells;
 use crate::checksum;
 use crate::classify::Flow;
 use crate::clock::Nanos;
@@ -15,6 +15,7 @@ use crate::packet::{self, Family, Headers, Parsed};
 use crate::prefetch::prefetch;
 use crate::priority::{Entry, Half, Refused};
 use crate::stats::{Amount, DropReason};
+use crate::tap::{self, Copied, Event, Head};
 
 /// What is the same for all packets of a batch.
 #[derive(Clone, Copy)]
@@ -167,7 +168,7 @@ impl Path {
 
     /// Does with a packet what its verdict says: marks it, and puts it into its ring or drops it.
     #[inline]
-    pub(super) fn mark_and_hold(
+    pub(super) fn mark_and_hold<const TAPPED: bool>(
         &mut self,
         mut packet: Packet,
         judged: &Judged,
@@ -177,24 +178,33 @@ impl Path {
     ) {
         let Turn { umem, cells, now, .. } = turn;
         let (slot, counted) = (contract.slot, judged.counted);
+        let mut seen = Seen::default();
+        if TAPPED {
+            seen.sampled = self.tap.as_ref().is_some_and(|tap| tap.sample(slot));
+        }
         if judged.half == Half::Nonconforming {
             match (contract.action, judged.family) {
-                (Action::Drop, _) => {
-                    return self.drop(packet, DropReason::Policed, judged.half, slot, counted, pool, cells);
-                }
+                (Action::Drop, _) => return self.drop(packet, DropReason::Policed, judged, contract, seen, pool, turn),
                 (Action::Remark, Some(family)) => {
                     let bytes = umem.bytes_mut(&mut packet.frame);
+                    let head = TAPPED.then(|| tap::head(bytes));
                     if remark(bytes, judged.l3_offset, family, contract.marking) {
                         cells.excess(slot).remarked.add(Amount::one(counted));
+                        seen.head = head;
                     }
                 }
                 (Action::Remark | Action::Queue, _) => {}
             }
             if pool.is_low() {
-                return self.drop(packet, DropReason::FramesLow, judged.half, slot, counted, pool, cells);
+                return self.drop(packet, DropReason::FramesLow, judged, contract, seen, pool, turn);
             }
         }
         let wire_len = packet.wire_len;
+        // Now, because the ring keeps the packet.
+        let mut copied = match &self.tap {
+            Some(tap) if TAPPED => tap.copy(&event(&packet, None, judged, contract, seen, turn)),
+            _ => None,
+        };
         let entry = Entry {
             bytes: counted,
             enqueued: now,
@@ -214,25 +224,76 @@ impl Path {
                     Refused::RingFull => DropReason::RingFull,
                     Refused::RedFirst => DropReason::RedFirst,
                 };
-                self.drop(entry.item.packet, reason, judged.half, slot, counted, pool, cells);
+                seen.copied = copied.take().map(|copied| self.keep(copied, Some(reason))).is_some();
+                self.drop(entry.item.packet, reason, judged, contract, seen, pool, turn);
             }
+        }
+        if TAPPED && let Some(copied) = copied {
+            self.keep(copied, None);
+        }
+    }
+
+    fn keep(&self, copied: Copied, dropped: Option<DropReason>) {
+        if let Some(tap) = &self.tap {
+            tap.keep(copied, dropped);
         }
     }
 
     #[cold]
+    #[expect(clippy::too_many_arguments, reason = "all of it is needed to tell what was dropped")]
     fn drop(
         &mut self,
         packet: Packet,
         reason: DropReason,
-        half: Half,
-        slot: SlotId,
-        counted: u32,
+        judged: &Judged,
+        contract: &Contract,
+        seen: Seen,
         pool: &mut FramePool,
-        cells: WorkerCells<'_>,
+        turn: Turn<'_>,
     ) {
+        if let Some(tap) = &self.tap
+            && !seen.copied
+        {
+            tap.see(&event(&packet, Some(reason), judged, contract, seen, turn));
+        }
         self.counters.drop(reason, packet.wire_len);
-        cells.excess(slot).drop(reason, half, Amount::one(counted));
+        let excess = turn.cells.excess(contract.slot);
+        excess.drop(reason, judged.half, Amount::one(judged.counted));
         pool.put(packet.frame);
+    }
+}
+
+/// What the tap is to know of a packet.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    sampled: bool,
+    /// Its beginning before it was re-marked.
+    head: Option<Head>,
+    /// There is a copy already.
+    copied: bool,
+}
+
+#[cold]
+fn event<'a>(
+    packet: &'a Packet,
+    dropped: Option<DropReason>,
+    judged: &Judged,
+    contract: &Contract,
+    seen: Seen,
+    turn: Turn<'a>,
+) -> Event<'a> {
+    Event {
+        at: turn.now,
+        generation: turn.table.generation,
+        slot: contract.slot,
+        half: judged.half,
+        color: matches!(contract.judge, Judge::Meter(_)).then_some(judged.color),
+        dropped,
+        head: seen.head,
+        sampled: seen.sampled,
+        waited: None,
+        bytes: turn.umem.bytes(&packet.frame),
+        wire_len: packet.wire_len,
     }
 }
 

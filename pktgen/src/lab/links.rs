@@ -13,7 +13,7 @@ use futures_util::TryStreamExt;
 use nix::errno::Errno;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
 use rtnetlink::packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkXdp,
 };
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
@@ -277,6 +277,44 @@ pub fn names() -> Result<Vec<String>, LabError> {
             }));
         }
         Ok(names)
+    })
+}
+
+/// What the kernel says of a link that neither ethtool nor an ioctl does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkState {
+    /// Number of the XDP program that is attached.
+    pub xdp_program: Option<u32>,
+    /// Index of the bridge (or bond) that it belongs to.
+    pub controller: Option<u32>,
+    /// How many hold it promiscuous.
+    pub promiscuity: u32,
+}
+
+/// The state of a link. Needs no privilege.
+///
+/// # Errors
+/// ENODEV.
+pub fn state(name: &str) -> Result<LinkState, LabError> {
+    request(&format!("look at {name}"), async |handle| {
+        let mut state = LinkState::default();
+        let mut links = handle.link().get().match_name(name.to_owned()).execute();
+        while let Some(link) = links.try_next().await? {
+            for attribute in link.attributes {
+                match attribute {
+                    LinkAttribute::Controller(index) => state.controller = Some(index),
+                    LinkAttribute::Promiscuity(count) => state.promiscuity = count,
+                    LinkAttribute::Xdp(parts) => {
+                        state.xdp_program = parts.into_iter().find_map(|part| match part {
+                            LinkXdp::ProgId(id) => Some(id),
+                            _ => None,
+                        });
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(state)
     })
 }
 
