@@ -48,6 +48,13 @@ else
     echo "SKIPPED (needs root): weir demo, weir bench"
 fi
 
+step "Debian package"
+if [ "$(id -u)" = 0 ] && command -v cargo-deb >/dev/null; then
+    packaging/test-deb.sh
+else
+    echo "SKIPPED (needs root and cargo-deb): packaging/test-deb.sh"
+fi
+
 step "benchmarks run"
 cargo bench --locked -p weir-benches --bench pipeline -- --quick
 cargo bench --locked -p weir-benches --bench generate -- --quick

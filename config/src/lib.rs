@@ -29,4 +29,5 @@ pub use diagnostic::{Diagnostic, Related, Report, Severity};
 pub use dscp::{dscp_from_name, dscp_name};
 pub use load::{Loaded, Texts, config_paths, load, load_texts};
 pub use schema::json_schema;
+pub use table::nearest;
 pub use types::*;

@@ -400,7 +400,7 @@ fn plural(kind: &str) -> String {
 }
 
 /// The known name nearest to `name`, when it is near enough to be a slip.
-fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (name.chars().count() / 3).max(1);
     if name.len() > 256 {
         return None;

@@ -15,16 +15,20 @@ use dataplane::clock::{Clock, MonotonicClock, Nanos};
 use dataplane::lane::Lane;
 use dataplane::path::PortShare;
 use dataplane::port::{Attached, KernelCounters, OnStall, Program, QUEUES_MAX, STALE_AFTER, XdpPort};
-use dataplane::stats::{KICKS, PathCounters};
+use dataplane::priority::Half;
+use dataplane::sojourn::{PathGauges, RingReading};
+use dataplane::stats::{Amount, KICKS, PathCounters};
 use dataplane::worker::{Poll, Worker, WorkerShared, WorkerState};
 use jiff::Timestamp;
 
 use crate::compile::{CompileError, Compiled, Compiler};
 use crate::interface::{Interface, InterfaceError};
+use crate::observe::{Observer, Reading, Ring, Totals, WorkerTotals, per_second};
 use crate::plan::{self, Plan, PlanError};
 use crate::publish::{Publisher, wait_for};
 use crate::report::LedgerReport;
-use crate::status::{ChangeStatus, PortStatus, QueueStatus, Status, WorkerStatus};
+use crate::status::{ChangeStatus, Delivered, PortStatus, QueueStatus, RingStatus, Sojourn, Status, WorkerStatus};
+use crate::system::privileges;
 
 /// How much of a port's rate may be made up after a late turn, with `poll = "busy"`: longer than a turn of a busy worker
 /// takes (tens of microseconds), short enough that the burst fits any switch buffer (250 kB at 10 Gbit/s).
@@ -154,6 +158,9 @@ pub struct Appliance {
     shared: Vec<Arc<WorkerShared>>,
     ports: Vec<RunningPort>,
     started: Instant,
+    /// When the current table was published.
+    published: Instant,
+    observer: Observer,
 }
 
 struct RunningWorker {
@@ -169,6 +176,8 @@ struct LaneEnds {
     ports: [usize; 2],
     sockets: [OwnedFd; 2],
     zero_copy: [bool; 2],
+    /// The rings of the path from each end to the other.
+    gauges: [Arc<PathGauges>; 2],
 }
 
 impl LaneEnds {
@@ -180,6 +189,7 @@ impl LaneEnds {
             ports: planned.ports,
             sockets: [socket(site)?, socket(wan)?],
             zero_copy: [site.socket().is_zero_copy(), wan.socket().is_zero_copy()],
+            gauges: lane.gauges(),
         })
     }
 }
@@ -235,6 +245,8 @@ impl Appliance {
             shared: Vec::new(),
             ports: Vec::new(),
             started: Instant::now(),
+            published: Instant::now(),
+            observer: Observer::default(),
         };
         // If anything fails from here on, dropping the appliance ends the workers there are.
         appliance.start_workers(&plan, &interfaces, &shares, &mut programs)?;
@@ -340,10 +352,80 @@ impl Appliance {
         &self.compiled
     }
 
-    /// Packets that wait in priority rings.
+    /// The priority rings that have carried anything, each port's added up over the workers.
     #[must_use]
-    pub fn held(&self) -> u64 {
-        self.path_counters().map(|path| path.held.packets).sum()
+    pub fn rings(&self) -> Vec<Ring> {
+        let mut rings = Vec::new();
+        for (half, ring) in Ring::all() {
+            for port in 0..self.config.ports.len() {
+                let mut reading = RingReading::default();
+                for lane in self.workers.iter().flat_map(|worker| &worker.lanes) {
+                    // The path from one end sends at the other.
+                    for gauges in (0..2)
+                        .filter(|end| lane.ports[1 - end] == port)
+                        .map(|end| &lane.gauges[end])
+                    {
+                        if gauges.of(half, ring).is_used() {
+                            reading.merge(&gauges.of(half, ring).read());
+                        }
+                    }
+                }
+                if reading.high_watermark > 0 {
+                    rings.push(Ring {
+                        port,
+                        half,
+                        ring,
+                        reading,
+                    });
+                }
+            }
+        }
+        rings
+    }
+
+    /// What was observed over the last minute.
+    #[must_use]
+    pub fn observer(&self) -> &Observer {
+        &self.observer
+    }
+
+    /// To be called with every tick: reads everything once a second.
+    pub fn observe(&mut self, now: Instant) {
+        if !self.observer.is_due(now) {
+            return;
+        }
+        let mut contracts = Vec::new();
+        for contract in &self.compiled.table.contracts {
+            let index = contract.slot.0 as usize;
+            if index >= contracts.len() {
+                contracts.resize(index + 1, Totals::default());
+            }
+            contracts[index] = Totals::read(&self.compiled.table.cells, contract.slot);
+        }
+        let mut ports = vec![Amount::default(); self.config.ports.len()];
+        let mut workers = Vec::new();
+        for (worker, shared) in self.workers.iter().zip(&self.shared) {
+            let mut totals = WorkerTotals {
+                turns: shared.turns(),
+                packets: 0,
+            };
+            for (lane, published) in worker.lanes.iter().zip(&shared.ledgers) {
+                for (end, published) in published.iter().enumerate() {
+                    let counters = published.read();
+                    ports[lane.ports[1 - end]] += counters.forwarded;
+                    totals.packets += counters.received.packets;
+                }
+            }
+            workers.push(totals);
+        }
+        let rings = self.rings();
+        self.observer.take(Reading {
+            at: now,
+            contracts,
+            ports,
+            workers,
+            rings,
+        });
     }
 
     /// Packets that the ledgers cannot explain; the XDP programs' own counters close by construction.
@@ -352,7 +434,12 @@ impl Appliance {
         self.path_counters().map(|path| path.unaccounted()).sum()
     }
 
-    fn path_counters(&self) -> impl Iterator<Item = PathCounters> + '_ {
+    /// Turns that each worker has made.
+    pub(crate) fn turns(&self) -> Vec<u64> {
+        self.shared.iter().map(|shared| shared.turns()).collect()
+    }
+
+    pub(crate) fn path_counters(&self) -> impl Iterator<Item = PathCounters> + '_ {
         self.shared
             .iter()
             .flat_map(|shared| shared.ledgers.iter().flatten().map(|published| published.read()))
@@ -399,13 +486,18 @@ impl Appliance {
     /// The same with only those contracts whose slots are `wanted`.
     #[must_use]
     pub fn status_of(&self, wanted: impl Fn(SlotId) -> bool) -> Status {
-        let mut traffic = self.compiled.traffic_of(Some(MonotonicClock.now()), wanted);
+        let mut traffic = self
+            .compiled
+            .traffic_of(Some(MonotonicClock.now()), Some(&self.observer), wanted);
         traffic.ledger = self.ledger();
-        Status {
+        let mut status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             region: self.config.region.clone(),
             generation: self.compiled.table.generation,
             uptime_seconds: self.started.elapsed().as_secs_f64(),
+            table_seconds: self.published.elapsed().as_secs_f64(),
+            alarms: Vec::new(),
+            windows: self.observer.windows(),
             last_reload_error: None,
             change: ChangeStatus::default(),
             over_grant_bytes: 0,
@@ -413,7 +505,9 @@ impl Appliance {
             workers: self.worker_status(),
             ports: self.port_status(),
             traffic,
-        }
+        };
+        status.alarms = crate::alarms::alarms(&status);
+        status
     }
 
     /// Detaches the programs, lets the workers finish what they hold, closes the sockets. Returns the last status.
@@ -423,6 +517,7 @@ impl Appliance {
     }
 
     fn halt(&mut self) {
+        privileges::raise_for_stop();
         for port in &mut self.ports {
             port.attached.iter_mut().for_each(Attached::detach);
         }
@@ -438,6 +533,7 @@ impl Appliance {
         let generation = compiled.table.generation;
         self.publisher.publish(compiled.table.clone());
         self.compiled = compiled;
+        self.published = Instant::now();
         generation
     }
 
@@ -475,6 +571,41 @@ impl Appliance {
         self.unserved().into_iter().map(name).collect()
     }
 
+    /// Rings and delivered rates.
+    fn add_rings(&self, ports: &mut [PortStatus]) {
+        let rings = self.rings();
+        let since = self.observer.minute_ago();
+        for (number, port) in ports.iter_mut().enumerate() {
+            let rate = |since: Option<&Reading>| {
+                let (sent, seconds) = self.observer.sent(number, since);
+                per_second(counted_bytes(self.config.defaults.layer, sent) * 8, seconds)
+            };
+            port.delivered = Delivered {
+                last_second_bps: rate(self.observer.second_ago()),
+                last_minute_bps: rate(since),
+            };
+            for (class, slot) in self.compiled.classes() {
+                for (half, name) in [(Half::Conforming, "conforming"), (Half::Nonconforming, "nonconforming")] {
+                    let is = |ring: &&Ring| (ring.port, ring.half, ring.ring) == (number, half, slot);
+                    let mut status = RingStatus {
+                        class: class.to_owned(),
+                        half: name.to_owned(),
+                        ..RingStatus::default()
+                    };
+                    if let Some(ring) = rings.iter().find(is) {
+                        let of = &ring.reading;
+                        let minute = since.map_or_else(|| of.waits.clone(), |since| ring.waits_since(&since.rings));
+                        status.held = of.held;
+                        status.high_watermark = of.high_watermark;
+                        status.sojourn_us = Sojourn::new(&minute, of.max_ns);
+                        status.sojourn_since_start_us = Sojourn::new(&of.waits, of.max_ns);
+                    }
+                    port.rings.push(status);
+                }
+            }
+        }
+    }
+
     /// Queues that no worker owns and whose counters are not zero, with the port's number.
     fn unserved(&self) -> Vec<(usize, u32, KernelCounters)> {
         let lanes = || self.workers.iter().flat_map(|worker| &worker.lanes);
@@ -498,12 +629,20 @@ impl Appliance {
         let status = |(number, (worker, shared)): (usize, (&RunningWorker, &Arc<WorkerShared>))| {
             let ended = worker.thread.as_ref().is_some_and(JoinHandle::is_finished);
             let failed = ended && shared.state() != WorkerState::Halt;
+            let done = self.observer.worker(number);
+            let last = self
+                .observer
+                .latest()
+                .and_then(|latest| Some(latest.workers.get(number)?.turns));
             WorkerStatus {
                 worker: number,
                 cpu: worker.cpu,
                 state: if failed { "fail" } else { shared.state().name() }.to_owned(),
                 generation: shared.generation(),
                 turns: shared.turns(),
+                turns_per_second: done.map_or(0, |(done, seconds)| per_second(done.turns, seconds)),
+                packets_per_turn: done.map_or(0.0, |(done, _)| done.packets as f64 / done.turns.max(1) as f64),
+                stalled: done.is_some_and(|(done, _)| done.turns == 0) && Some(shared.turns()) == last,
                 free_frames: shared.free_frames(),
                 frames: worker.frames,
             }
@@ -534,8 +673,10 @@ impl Appliance {
                 driver: running.interface.driver.clone(),
                 rate_bps: port.rate_bps,
                 queues: Vec::new(),
+                ..PortStatus::default()
             })
             .collect();
+        self.add_rings(&mut ports);
         for (number, (worker, shared)) in self.workers.iter().zip(&self.shared).enumerate() {
             for (lane, published) in worker.lanes.iter().zip(&shared.ledgers) {
                 for end in 0..2 {
@@ -572,8 +713,21 @@ fn spawn(worker: Worker<XdpPort>, cpu: Option<usize>, poll: Poll) -> std::io::Re
             // A core that is not ours to use is reported when the workers are planned; pinning itself is a wish.
             let _pinned = core_affinity::set_for_current(core_affinity::CoreId { id });
         }
+        if let Err(error) = privileges::confine_worker() {
+            tracing::warn!(event = "privileges", "a worker keeps its privileges: {error}");
+        }
         worker.run(&MonotonicClock, poll)
     })
+}
+
+/// Frame bytes of packets in the layer that counts; tags are taken for a part of the packet.
+fn counted_bytes(layer: config::Layer, frames: Amount) -> u64 {
+    match layer {
+        config::Layer::L3 => frames.bytes.saturating_sub(14 * frames.packets),
+        config::Layer::L2 => frames.bytes,
+        // FCS, preamble and gap.
+        config::Layer::L1 => frames.bytes + 24 * frames.packets,
+    }
 }
 
 /// Bridges that this start has made. Dropped before [`keep`](Self::keep) they are removed again.

@@ -21,6 +21,7 @@ use dataplane::shaper::{ShaperRate, ShaperRateError};
 use jiff::Timestamp;
 
 use crate::change::diff::ContractName;
+use crate::observe::Observer;
 use crate::report::{ContractReport, Counters, OtherReport, Tokens, TrafficReport, UncontractedReport, direction_name};
 
 /// Why a checked configuration still cannot become a table.
@@ -349,15 +350,27 @@ impl Compiled {
         })
     }
 
-    /// What became of the traffic, summed over workers, with bucket levels as of `now`. The ledger is left empty.
+    /// The classes, those of earlier tables included, by their rings.
+    pub fn classes(&self) -> impl Iterator<Item = (&str, RingId)> {
+        let slots = (0..).map_while(RingId::new);
+        self.names.classes.iter().map(|name| &**name).zip(slots)
+    }
+
+    /// What became of the traffic, summed over workers, with bucket levels as of `now` and rates where they are observed. The
+    /// ledger is left empty.
     #[must_use]
-    pub fn traffic(&self, now: Option<Nanos>) -> TrafficReport {
-        self.traffic_of(now, |_| true)
+    pub fn traffic(&self, now: Option<Nanos>, observed: Option<&Observer>) -> TrafficReport {
+        self.traffic_of(now, observed, |_| true)
     }
 
     /// The same with only those contracts whose slots are `wanted`; the counters of the others are not read.
     #[must_use]
-    pub fn traffic_of(&self, now: Option<Nanos>, wanted: impl Fn(SlotId) -> bool) -> TrafficReport {
+    pub fn traffic_of(
+        &self,
+        now: Option<Nanos>,
+        observed: Option<&Observer>,
+        wanted: impl Fn(SlotId) -> bool,
+    ) -> TrafficReport {
         let mut report = TrafficReport::default();
         let active = self.entries.len() - self.idle;
         for (number, (key, index)) in self.entries.iter().enumerate() {
@@ -366,6 +379,7 @@ impl Compiled {
                 continue;
             }
             let counters = Counters::read(&self.table.cells, contract.slot);
+            let rates = observed.map(|observed| observed.rates(contract.slot));
             match key {
                 SlotKey::Contract {
                     service,
@@ -391,17 +405,20 @@ impl Compiled {
                         rate_bps: meter.committed_rate_bps(),
                         under_grant_bytes: meter.under_grant_bytes(self.table.cells.workers()),
                         tokens,
+                        rates,
                         counters,
                     });
                 }
                 SlotKey::Uncontracted { class, direction } => report.uncontracted.push(UncontractedReport {
                     class: self.names.classes[*class as usize].to_string(),
                     direction: direction_name(*direction).to_owned(),
+                    rates,
                     counters,
                 }),
                 SlotKey::Other { direction } => {
                     report.other.push(OtherReport {
                         direction: direction_name(*direction).to_owned(),
+                        rates,
                         counters,
                     });
                 }

@@ -14,14 +14,17 @@
 //! - [`plan`], [`interface`]: which worker owns what, and interfaces made ready and put back
 //! - [`appliance`]: all of that from start to stop; [`run`]: signals, reloads, housekeeping
 //! - [`mod@change`]: `plan`, `apply`, `confirm`, `rollback`, `history`, and files that changed
-//! - [`socket`], [`status`], [`report`]: what weir tells about itself
 //! - [`top`]: the terminal screen of `weir top`
 //! - [`explain`]: why a packet gets the verdict it gets
+//! - [`system`]: the service manager, the log, and what weir may still do after its start
+//! - [`socket`], [`status`], [`report`]: what weir tells about itself; [`observe`], [`alarms`]: the last minute of it, and what is
+//!   not as it should be; [`show`]: a page about one thing
 //! - [`replay`]: captures in and out (the reader is pktgen's)
 //! - [`demo`]: a virtual network around a real `weir run`
 //! - [`mod@bench`]: what a gateway with these contracts does on this machine
 #![deny(unsafe_code)]
 
+pub mod alarms;
 pub mod appliance;
 pub mod bench;
 pub mod change;
@@ -29,11 +32,14 @@ pub mod compile;
 pub mod demo;
 pub mod explain;
 pub mod interface;
+pub mod observe;
 pub mod plan;
 pub mod publish;
 pub mod replay;
 pub mod report;
 pub mod run;
+pub mod show;
 pub mod socket;
 pub mod status;
+pub mod system;
 pub mod top;

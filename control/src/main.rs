@@ -7,14 +7,16 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{FromArgMatches, Parser, Subcommand};
 use command::change::{Apply, Confirm, History, Plan, Rollback};
+use command::show::Show;
 use command::{INVALID, ask, colour, fail, print_json, unexpected};
 use control::bench::{BenchError, BenchOptions};
 use control::demo::DemoOptions;
 use control::replay::{ReplayError, ReplayOptions};
 use control::run::{RunError, RunOptions};
 use control::socket::{self, Request, Response};
+use control::system::logging::{self, Format, Level};
 use pktgen::report::Completeness;
 use pktgen::suite::Method;
 
@@ -38,6 +40,12 @@ enum Command {
         /// Where to listen for the commands that ask a running appliance.
         #[arg(long, value_name = "PATH", default_value = socket::DEFAULT_PATH)]
         socket: PathBuf,
+        /// Form of the log on stderr [default: text, or journald's fields where stderr is the journal's]
+        #[arg(long, value_name = "FORMAT")]
+        log_format: Option<Format>,
+        /// The least important messages that are still logged.
+        #[arg(long, value_name = "LEVEL", default_value = "info")]
+        log_level: Level,
         /// Stop when standard input closes.
         #[arg(long, hide = true)]
         die_with_parent: bool,
@@ -82,6 +90,8 @@ enum Command {
     Explain(Box<command::explain::Explain>),
     /// Watch what the running appliance does, on a terminal: rates by contract, sorted and filtered; ? shows the keys.
     Top(command::top::Top),
+    /// Show one contract, service, class, port or worker in full, or a table of all of them.
+    Show(Show),
     /// Make the running appliance read its contracts again; nothing changes if they are not valid.
     Reload {
         /// Where the appliance listens.
@@ -125,6 +135,18 @@ enum Command {
     Bench(Box<Bench>),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
+    /// Write the manual pages of all commands.
+    Man {
+        /// Directory to write to; it is made if need be.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+    /// Print the script that completes weir's commands and options in a shell.
+    Completions {
+        /// The shell.
+        #[arg(value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
 }
 
 #[derive(clap::Args)]
@@ -158,17 +180,23 @@ struct Bench {
 const DEFAULT_CONFIG: &str = "/etc/weir/weir.toml";
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = command::generate::definition().get_matches();
+    let cli = Cli::from_arg_matches(&cli).unwrap_or_else(|error| error.exit());
     match cli.command {
         Command::Run {
             config,
             socket,
+            log_format,
+            log_level,
             die_with_parent,
-        } => run(&RunOptions {
-            config,
-            socket,
-            die_with_parent,
-        }),
+        } => {
+            logging::begin(log_format, log_level);
+            run(&RunOptions {
+                config,
+                socket,
+                die_with_parent,
+            })
+        }
         Command::Check { config, json } => check(&config, json),
         Command::Plan(options) => command::change::plan(options),
         Command::Apply(options) => command::change::apply(options),
@@ -178,6 +206,7 @@ fn main() -> ExitCode {
         Command::Status { json, socket } => status(&socket, json),
         Command::Explain(options) => command::explain::explain(&options),
         Command::Top(options) => command::top::top(options),
+        Command::Show(options) => command::show::show(options),
         Command::Reload { socket } => reload(&socket),
         Command::Replay {
             config,
@@ -189,15 +218,12 @@ fn main() -> ExitCode {
         Command::Demo { seconds, json } => demo(&DemoOptions { seconds, quiet: json }, json),
         Command::Bench(options) => bench(&options),
         Command::Schema => print_json(&config::json_schema()),
+        Command::Man { directory } => command::generate::man(&directory),
+        Command::Completions { shell } => command::generate::completions(shell),
     }
 }
 
 fn run(options: &RunOptions) -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(colour())
-        .init();
     match control::run::run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(RunError::Start(error)) => {

@@ -283,7 +283,7 @@ impl<'a> Bench<'a> {
 
     fn finish(self) -> Result<TrafficReport, ReplayError> {
         self.output.finish()?;
-        let mut report = self.compiled.traffic(None);
+        let mut report = self.compiled.traffic(None, None);
         for (end, published) in self.shared.ledgers[0].iter().enumerate() {
             report
                 .ledger

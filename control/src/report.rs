@@ -10,6 +10,8 @@ use dataplane::contract::Direction;
 use dataplane::stats::{Amount, DropReason, PathCounters};
 use serde::{Deserialize, Serialize};
 
+use crate::observe::Rates;
+
 /// Packets and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
@@ -52,6 +54,9 @@ pub struct Counters {
     /// Dropped, by reason; reasons that never happened are left out. Not among them: `device`, which only the ledger has,
     /// because a packet that was given to the port is no longer known by its contract.
     pub dropped: BTreeMap<String, Count>,
+    /// Of the dropped, those judged inside the entitlement: exact, whatever the reason.
+    #[serde(default)]
+    pub conforming_dropped: Count,
 }
 
 impl Counters {
@@ -61,10 +66,11 @@ impl Counters {
         let mut sum = Self::default();
         for worker in (0..cells.workers()).map(|worker| cells.of(worker)) {
             let (cell, excess) = (worker.cell(slot), worker.excess(slot));
-            // Nonconforming is read after remarked and dropped, so that neither ever seems larger.
+            // What was judged is read after what became of it, so that the latter never seems larger.
             for reason in DropReason::ALL {
                 add_drop(&mut sum.dropped, reason.name(), excess.dropped(reason).get());
             }
+            sum.conforming_dropped = sum.conforming_dropped + excess.conforming_dropped.get().into();
             sum.remarked = sum.remarked + excess.remarked.get().into();
             sum.nonconforming = sum.nonconforming + cell.nonconforming.get().into();
             sum.conforming = sum.conforming + cell.conforming.get().into();
@@ -106,9 +112,24 @@ pub struct ContractReport {
     /// Tokens in the committed bucket and, if the meter has two, the second, in bytes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub tokens: Option<Tokens>,
+    /// Over the last second and the last minute; a replay has none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rates: Option<Rates>,
     /// Counters.
     #[serde(flatten)]
     pub counters: Counters,
+}
+
+impl ContractReport {
+    /// `service/class/direction`, and `/segment` if it has one: what `weir show contract` takes.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let name = format!("{}/{}/{}", self.service, self.class, self.direction);
+        match &self.segment {
+            Some(segment) => name + "/" + segment,
+            None => name,
+        }
+    }
 }
 
 /// Bucket levels in whole bytes.
@@ -127,6 +148,9 @@ pub struct UncontractedReport {
     pub class: String,
     /// `egress` or `ingress`.
     pub direction: String,
+    /// Over the last second and the last minute; a replay has none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rates: Option<Rates>,
     /// Counters.
     #[serde(flatten)]
     pub counters: Counters,
@@ -137,6 +161,9 @@ pub struct UncontractedReport {
 pub struct OtherReport {
     /// `egress` or `ingress`.
     pub direction: String,
+    /// Over the last second and the last minute; a replay has none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rates: Option<Rates>,
     /// Counters.
     #[serde(flatten)]
     pub counters: Counters,

@@ -16,6 +16,8 @@ use crate::change::changes::{Changes, log_warnings};
 use crate::change::disk::Disk;
 use crate::change::messages::{Done, Refusal};
 use crate::socket::{self, Call, ControlSocket, Request, Response};
+use crate::system::notify::Notifier;
+use crate::system::{logging, privileges};
 
 /// What `weir run` is asked to do.
 #[derive(Clone, Debug)]
@@ -60,10 +62,8 @@ const AUDIT: Duration = Duration::from_secs(1);
 /// # Errors
 /// See [`RunError`]. The machine is left as it was found.
 pub fn run(options: &RunOptions) -> Result<(), RunError> {
-    let signals = catch_signals().map_err(RunError::Signals)?;
-    if options.die_with_parent {
-        stop_when_input_closes().map_err(RunError::Signals)?;
-    }
+    // From here on none is missed; who listens for them comes later, with the fewer privileges of then.
+    let signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(RunError::Signals)?;
     // The history knows files by their whole names, wherever weir is started.
     let path = std::path::absolute(&options.config).unwrap_or_else(|_| options.config.clone());
     let mut disk = Disk::new(&path);
@@ -71,15 +71,29 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
     let loaded = texts.load().map_err(StartError::Config)?;
     log_warnings(&loaded.warnings);
     let mut appliance = Appliance::start(loaded)?;
+    let bound = ControlSocket::bind(&options.socket).map_err(|cause| RunError::Socket {
+        path: options.socket.clone(),
+        cause,
+    })?;
+    // What needs privileges is before this line. Every thread made after it inherits what is left.
+    if let Err(error) = privileges::confine_control() {
+        tracing::warn!(event = "privileges", "weir keeps its privileges: {error}");
+    }
+    let signals = pass_on(signals).map_err(RunError::Signals)?;
+    if options.die_with_parent {
+        stop_when_input_closes().map_err(RunError::Signals)?;
+    }
     let (calls, requests) = bounded(16);
-    let listening = ControlSocket::listen(&options.socket, calls);
-    let listening = listening.map_err(|cause| RunError::Socket {
+    let listening = bound.listen(calls).map_err(|cause| RunError::Socket {
         path: options.socket.clone(),
         cause,
     })?;
     let status = appliance.status();
     for port in &status.ports {
         tracing::info!(
+            event = "port",
+            port = port.port,
+            interface = port.interface,
             "port {} on {} ({}, {}): XDP {}, {}, {} queues",
             port.port,
             port.interface,
@@ -91,22 +105,32 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         );
     }
     tracing::info!(
+        event = "start",
+        generation = status.generation,
         "running table {} with {} contracts",
         status.generation,
         status.traffic.contracts.len()
     );
 
     let mut changes = Changes::start(disk, texts, &appliance);
-    let result = serve(&mut appliance, &mut changes, &signals, &requests);
+    let mut notifier = Notifier::new();
+    notifier.ready();
+    let result = serve(&mut appliance, &mut changes, &mut notifier, &signals, &requests);
+    notifier.stopping();
     drop(listening);
     let last = appliance.stop();
-    tracing::info!("stopped; packets unaccounted for: {}", last.unaccounted());
+    tracing::info!(
+        event = "stop",
+        "stopped; packets unaccounted for: {}",
+        last.unaccounted()
+    );
     result
 }
 
 fn serve(
     appliance: &mut Appliance,
     changes: &mut Changes,
+    notifier: &mut Notifier,
     signals: &Receiver<i32>,
     requests: &Receiver<Call>,
 ) -> Result<(), RunError> {
@@ -115,7 +139,11 @@ fn serve(
     loop {
         select! {
             recv(signals) -> signal => match signal {
-                Ok(SIGHUP) => { let _answer = reload(changes, "SIGHUP", appliance); }
+                Ok(SIGHUP) => {
+                    notifier.reloading();
+                    let _answer = reload(changes, "SIGHUP", appliance);
+                    notifier.ready();
+                }
                 _ => return Ok(()),
             },
             recv(requests) -> call => if let Ok(call) = call {
@@ -126,11 +154,13 @@ fn serve(
             recv(ticks) -> _ => {
                 match appliance.keep_house() {
                     Ok(None) => {}
-                    Ok(Some(generation)) => tracing::info!("a contract began or ended: table {generation} is live"),
-                    Err(error) => tracing::error!("a contract began or ended, but the new table was refused: {error}"),
+                    Ok(Some(generation)) => tracing::info!(event = "period", generation, "a contract began or ended: table {generation} is live"),
+                    Err(error) => tracing::error!(event = "period", "a contract began or ended, but the new table was refused: {error}"),
                 }
                 changes.tick(appliance);
                 audit.tick(appliance)?;
+                notifier.tick(appliance);
+                logging::tell_kept_back();
             },
         }
     }
@@ -156,6 +186,9 @@ impl Audit {
         for (port, queue) in appliance.unserved_queues() {
             if self.unserved.insert((port.to_owned(), queue)) {
                 tracing::error!(
+                    event = "queue_unserved",
+                    port,
+                    queue,
                     "queue {queue} of port {port} has no worker: its packets are dropped (`no_socket`); set the queues back with `ethtool -L`, or restart weir"
                 );
             }
@@ -163,7 +196,11 @@ impl Audit {
         let unaccounted = appliance.unaccounted();
         if unaccounted != self.unaccounted {
             self.unaccounted = unaccounted;
-            tracing::error!("the ledger does not close: {unaccounted} packets unaccounted for");
+            tracing::error!(
+                event = "ledger",
+                unaccounted,
+                "the ledger does not close: {unaccounted} packets unaccounted for"
+            );
         }
         Ok(())
     }
@@ -179,6 +216,15 @@ fn answer(request: Request, author: &str, changes: &mut Changes, appliance: &mut
                 reason: error.to_string(),
             },
         },
+        Request::Show { kind, name } => {
+            let status = changes.status(appliance);
+            match crate::show::show(kind, name.as_deref(), &status, appliance.config()) {
+                Ok(shown) => Response::Shown(Box::new(shown)),
+                Err(unknown) => Response::Failed {
+                    reason: unknown.to_string(),
+                },
+            }
+        }
         Request::Reload { .. } => reload(changes, author, appliance),
         Request::Running => Response::Running(Box::new(changes.running(appliance))),
         Request::Apply { wish, .. } => changed("apply", changes.apply(&wish, author, appliance)),
@@ -209,7 +255,9 @@ fn changed(what: &str, result: Result<Done, Refusal>) -> Response {
 fn reload(changes: &mut Changes, author: &str, appliance: &mut Appliance) -> Response {
     match changes.reload(author, appliance) {
         Ok(done) => {
-            done.notes.iter().for_each(|note| tracing::warn!("{note}"));
+            done.notes
+                .iter()
+                .for_each(|note| tracing::warn!(event = "note", "{note}"));
             Response::Reloaded(done)
         }
         Err(refusal) => refused("reload", &refusal),
@@ -218,7 +266,11 @@ fn reload(changes: &mut Changes, author: &str, appliance: &mut Appliance) -> Res
 
 fn refused(what: &str, refusal: &Refusal) -> Response {
     let reason = refusal.to_string();
-    tracing::error!("{what} refused, the running table goes on:\n{reason}");
+    tracing::error!(
+        event = "refused",
+        what,
+        "{what} refused, the running table goes on:\n{reason}"
+    );
     if matches!(refusal, Refusal::Reload(_) | Refusal::File { .. }) {
         Response::Refused { reason }
     } else {
@@ -237,9 +289,8 @@ fn stop_when_input_closes() -> std::io::Result<()> {
     Ok(())
 }
 
-/// A thread that passes signals on: from before the first thread of ours starts, so that none is missed.
-fn catch_signals() -> std::io::Result<Receiver<i32>> {
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+/// A thread that passes signals on.
+fn pass_on(mut signals: Signals) -> std::io::Result<Receiver<i32>> {
     let (sender, receiver) = unbounded();
     std::thread::Builder::new().name("weir-signals".into()).spawn(move || {
         for signal in &mut signals {

@@ -1,12 +1,13 @@
 //! The control socket: how `weir status`, `weir apply` and the others reach a running appliance.
 //!
-//! A Unix stream socket that only its owner may open (mode 0600). A client sends one line of JSON, the appliance answers
+//! A Unix stream socket for its owner, root and the group `weir` (mode 0660; 0600 where there is no such group). Who may ask
+//! may also change: see [`group`]. A client sends one line of JSON, the appliance answers
 //! with one line of JSON and closes. Requests are at most 4 KiB and must come within two seconds, answers must be taken
 //! within thirty, so a slow or hostile client costs a thread for that long and nothing else.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +22,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::change::messages::{Done, HistoryReport, Running, Wish};
 use crate::explain::{Explanation, Question};
+use crate::show::{Kind, Shown};
 use crate::status::Status;
+use crate::system::group;
 use crate::top::selection::{TopStatus, TopWish};
 
 /// Where the socket is unless `--socket` says otherwise.
@@ -42,6 +45,14 @@ pub enum Request {
     Explain {
         /// Which packet.
         question: Question,
+    },
+    /// Pages about one thing, or all of a kind.
+    Show {
+        /// What kind of thing.
+        kind: Kind,
+        /// Its name; all of them.
+        #[serde(default)]
+        name: Option<String>,
     },
     /// Read the configuration again and swap the table.
     Reload {
@@ -122,6 +133,8 @@ pub enum Response {
     Top(Box<TopStatus>),
     /// To [`Request::Explain`].
     Explained(Box<Explanation>),
+    /// To [`Request::Show`].
+    Shown(Box<Shown>),
     /// The new table is live on every worker.
     Reloaded(Done),
     /// To [`Request::Running`].
@@ -178,17 +191,18 @@ const CONNECTIONS_MAX: usize = 16;
 /// The listening socket; its file goes when it is dropped.
 pub struct ControlSocket {
     path: PathBuf,
+    listener: Option<UnixListener>,
 }
 
 impl ControlSocket {
-    /// Listens at `path` and passes every request on to `calls`. Creates the directory if need be; a socket left over from
-    /// a process that is gone is replaced, one that answers is not.
+    /// Binds `path`, for the group `weir` too if there is one. Creates the directory if need be; a socket left over from a
+    /// process that is gone is replaced, one that answers is not. Giving a file to a group one is not in needs CAP_CHOWN.
     ///
     /// # Errors
     /// The path cannot be bound, or another weir answers there.
-    pub fn listen(path: &Path, calls: Sender<Call>) -> io::Result<Self> {
+    pub fn bind(path: &Path) -> io::Result<Self> {
         if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-            fs::create_dir_all(directory)?;
+            group::make_directory(directory)?;
         }
         if UnixStream::connect(path).is_ok() {
             return Err(io::Error::new(
@@ -207,12 +221,25 @@ impl ControlSocket {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        let listener = UnixListener::bind(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        std::thread::Builder::new()
-            .name("weir-control".into())
-            .spawn(move || accept(&listener, &calls))?;
-        Ok(Self { path: path.to_owned() })
+        let bound = Self {
+            listener: Some(UnixListener::bind(path)?),
+            path: path.to_owned(),
+        };
+        group::share_socket(path)?;
+        Ok(bound)
+    }
+
+    /// Listens, and passes every request on to `calls`.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn listen(mut self, calls: Sender<Call>) -> io::Result<Self> {
+        if let Some(listener) = self.listener.take() {
+            std::thread::Builder::new()
+                .name("weir-control".into())
+                .spawn(move || accept(&listener, &calls))?;
+        }
+        Ok(self)
     }
 }
 

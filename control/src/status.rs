@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use dataplane::sojourn::{self, Waits};
 use serde::{Deserialize, Serialize};
 
+use crate::alarms::Alarm;
 use crate::change::disk::DiskStatus;
 use crate::change::history::Version;
+use crate::observe::Windows;
 use crate::report::{Count, Counters, TrafficReport};
 
 /// Everything `weir status --json` prints.
@@ -20,6 +23,15 @@ pub struct Status {
     pub generation: u64,
     /// Seconds since the appliance started.
     pub uptime_seconds: f64,
+    /// Seconds since the current table was published.
+    #[serde(default)]
+    pub table_seconds: f64,
+    /// What is not as it should be, most grave first; see [`crate::alarms`].
+    #[serde(default)]
+    pub alarms: Vec<Alarm>,
+    /// How long the windows are that rates and sojourns are of.
+    #[serde(default)]
+    pub windows: Windows,
     /// Error of the last reload, apply or rollback, if it was refused.
     pub last_reload_error: Option<String>,
     /// Which version runs, what is on trial, what the disk has.
@@ -66,10 +78,17 @@ pub struct TrialStatus {
     pub conforming_lost: u64,
     /// Parts per million of them that may be lost.
     pub max_loss_ppm: u32,
+    /// Microseconds that the 99th percentile of a conforming ring's sojourn may reach; `None`: it is not looked at.
+    #[serde(default)]
+    pub max_latency_us: Option<u64>,
+    /// The greatest of these percentiles since it began, as the lower edge of its bucket; `None`: too few packets, or not
+    /// looked at.
+    #[serde(default)]
+    pub p99_us: Option<f64>,
 }
 
 /// One worker.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WorkerStatus {
     /// Its number.
     pub worker: usize,
@@ -81,6 +100,15 @@ pub struct WorkerStatus {
     pub generation: u64,
     /// Turns of its loop.
     pub turns: u64,
+    /// Of the last second.
+    #[serde(default)]
+    pub turns_per_second: u64,
+    /// Packets received in a turn, both ways, on average over the last second; idle turns count.
+    #[serde(default)]
+    pub packets_per_turn: f64,
+    /// It made no turn over the last second, and none since.
+    #[serde(default)]
+    pub stalled: bool,
     /// Frames in its pool.
     pub free_frames: u64,
     /// Frames it has in all.
@@ -88,7 +116,7 @@ pub struct WorkerStatus {
 }
 
 /// One port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PortStatus {
     /// Name in the configuration.
     pub port: String,
@@ -104,8 +132,79 @@ pub struct PortStatus {
     pub driver: String,
     /// Rate of the port in bit/s of the counted layer; `None`: the device is the only limit.
     pub rate_bps: Option<u64>,
+    /// What it sent, in the counted layer.
+    #[serde(default)]
+    pub delivered: Delivered,
+    /// Its priority rings, all workers together: those of every class, conforming first.
+    #[serde(default)]
+    pub rings: Vec<RingStatus>,
     /// By queue.
     pub queues: Vec<QueueStatus>,
+}
+
+/// What a port sent, in bit/s of the counted layer. With `layer = "l3"` a tag of a frame counts here, but not for the rate:
+/// up to 4 bytes a tag too much.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivered {
+    /// Over the last second.
+    pub last_second_bps: u64,
+    /// Over the last minute.
+    pub last_minute_bps: u64,
+}
+
+/// A priority ring of a port.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RingStatus {
+    /// Class of service.
+    pub class: String,
+    /// `conforming` or `nonconforming`.
+    pub half: String,
+    /// Packets that wait.
+    pub held: u64,
+    /// The most that ever waited at one worker.
+    pub high_watermark: u64,
+    /// How long packets that were sent within the last minute had waited.
+    pub sojourn_us: Sojourn,
+    /// The same since weir started.
+    pub sojourn_since_start_us: Sojourn,
+}
+
+/// Times that packets waited in a ring, in microseconds: at most 12.5 % (or 1 µs) too large, never too small.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sojourn {
+    /// Packets that this is of; 0: there were none, and the times mean nothing.
+    pub packets: u64,
+    /// Median.
+    pub p50: f64,
+    /// 90th percentile.
+    pub p90: f64,
+    /// 99th percentile.
+    pub p99: f64,
+    /// 99.9th percentile.
+    #[serde(rename = "p99.9")]
+    pub p99_9: f64,
+    /// The longest.
+    pub max: f64,
+}
+
+impl Sojourn {
+    /// Of these waits, none of which was longer than `max_ns`.
+    #[must_use]
+    pub fn new(waits: &Waits, max_ns: u64) -> Self {
+        let at = |permille| {
+            let edge = waits.percentile(permille).map(sojourn::upper_edge_ns);
+            let ns = edge.map_or(0, |edge| edge.map_or(max_ns, |edge| edge.min(max_ns)));
+            ns as f64 / 1_000.0
+        };
+        Self {
+            packets: waits.count(),
+            p50: at(500),
+            p90: at(900),
+            p99: at(990),
+            p99_9: at(999),
+            max: at(1_000),
+        }
+    }
 }
 
 /// One queue of a port.
@@ -149,10 +248,25 @@ impl Status {
         }
         self.write_change(out)?;
         writeln!(out)?;
+        self.write_alarms(out)?;
         self.write_workers(out)?;
         self.write_ports(out)?;
+        write_rings(out, &self.ports)?;
         write_contracts(out, &self.traffic)?;
         self.write_ledger(out)
+    }
+
+    fn write_alarms(&self, out: &mut String) -> std::fmt::Result {
+        for alarm in self.alarms.iter().take(ALARMS_SHOWN) {
+            let text = format!("ALARM {}: {}: {}", alarm.name, alarm.place, alarm.what);
+            writeln!(out, "{}", cut(&text, 100))?;
+            write_wrapped(out, "  help: ", &alarm.remedy)?;
+        }
+        match self.alarms.len() {
+            0 => Ok(()),
+            all if all > ALARMS_SHOWN => writeln!(out, "and {} alarms more: --json has all\n", all - ALARMS_SHOWN),
+            _ => writeln!(out),
+        }
     }
 
     fn write_change(&self, out: &mut String) -> std::fmt::Result {
@@ -259,6 +373,82 @@ impl Status {
     }
 }
 
+/// Alarms that the text shows, so that the tables stay in sight.
+const ALARMS_SHOWN: usize = 10;
+
+/// Words after `label`, in lines of at most 100 columns; later lines begin under the first word.
+pub(crate) fn write_wrapped(out: &mut String, label: &str, text: &str) -> std::fmt::Result {
+    let indent = label.chars().count();
+    let (mut column, mut first) = (indent, true);
+    write!(out, "{label}")?;
+    for word in text.split_whitespace() {
+        let width = word.chars().count();
+        if !first && column + 1 + width > 100 {
+            write!(out, "\n{:indent$}", "")?;
+            (column, first) = (indent, true);
+        }
+        if !first {
+            write!(out, " ")?;
+            column += 1;
+        }
+        write!(out, "{word}")?;
+        (column, first) = (column + width, false);
+    }
+    writeln!(out)
+}
+
+/// The rings of these ports that have ever carried a packet.
+pub(crate) fn write_rings(out: &mut String, ports: &[PortStatus]) -> std::fmt::Result {
+    writeln!(
+        out,
+        "{:<12}{:<11}{:<14}{:>6}{:>7}{:>12}{:>9}{:>9}{:>9}{:>11}",
+        "RING AT", "CLASS", "HALF", "HELD", "MOST", "SENT/MIN", "P50", "P99", "P99.9", "MAX"
+    )?;
+    for port in ports {
+        let used = |ring: &&RingStatus| ring.high_watermark > 0;
+        for ring in port.rings.iter().filter(used) {
+            let of = &ring.sojourn_us;
+            let time = |us: f64| if of.packets > 0 { micros(us) } else { "-".to_owned() };
+            writeln!(
+                out,
+                "{:<12}{:<11}{:<14}{:>6}{:>7}{:>12}{:>9}{:>9}{:>9}{:>11}",
+                cut(&port.port, 11),
+                cut(&ring.class, 10),
+                ring.half,
+                ring.held,
+                ring.high_watermark,
+                of.packets,
+                time(of.p50),
+                time(of.p99),
+                time(of.p99_9),
+                time(of.max)
+            )?;
+        }
+    }
+    writeln!(out)
+}
+
+/// A time with three digits: `0 us`, `1.02 us`, `15.4 ms`, `1.2 s`.
+pub(crate) fn micros(us: f64) -> String {
+    let (value, unit) = match us {
+        us if us >= 1e6 => (us / 1e6, "s"),
+        us if us >= 1e3 => (us / 1e3, "ms"),
+        us => (us, "us"),
+    };
+    let digits = if value >= 100.0 {
+        0
+    } else {
+        usize::from(value < 10.0) + 1
+    };
+    let number = format!("{value:.digits$}");
+    let number = if number.contains('.') {
+        number.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        &number
+    };
+    format!("{number} {unit}")
+}
+
 /// The table of contracts, also printed by `weir replay`.
 pub fn write_contracts(out: &mut String, traffic: &TrafficReport) -> std::fmt::Result {
     writeln!(
@@ -330,7 +520,7 @@ pub fn bits(bps: u64) -> String {
     scaled(bps as f64, "bit/s")
 }
 
-fn octets(count: Count) -> String {
+pub(crate) fn octets(count: Count) -> String {
     scaled(count.bytes as f64, "B")
 }
 
@@ -386,6 +576,7 @@ mod tests {
             rate_bps: 399_999_999_999,
             under_grant_bytes: 0,
             tokens: None,
+            rates: None,
             counters: Counters {
                 offered: most,
                 conforming: most,

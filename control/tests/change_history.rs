@@ -64,6 +64,7 @@ fn what_is_kept_comes_back() {
     }
     let on_trial = Version {
         trial: Some(TrialRecord {
+            max_latency_us: None,
             previous: 3,
             until: Timestamp::UNIX_EPOCH,
             max_loss_ppm: 1_000,

@@ -15,7 +15,7 @@ use crossbeam::channel::unbounded;
 fn serve(scratch: &Scratch, answer_len: usize) -> (ControlSocket, PathBuf) {
     let path = scratch.file("control.sock");
     let (sender, calls) = unbounded::<Call>();
-    let socket = ControlSocket::listen(&path, sender).unwrap();
+    let socket = ControlSocket::bind(&path).unwrap().listen(sender).unwrap();
     std::thread::spawn(move || {
         for call in calls {
             let _gone = call.answer.send(Response::Refused {
@@ -130,6 +130,6 @@ fn only_a_socket_is_replaced() {
     let scratch = Scratch::new("file");
     let path = scratch.file("precious.toml");
     std::fs::write(&path, "precious").unwrap();
-    assert!(ControlSocket::listen(&path, unbounded::<Call>().0).is_err());
+    assert!(ControlSocket::bind(&path).is_err());
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
 }

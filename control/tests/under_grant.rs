@@ -27,7 +27,7 @@ fn report(workers: usize, bursts: &[&str]) -> TrafficReport {
     };
     let at = "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap();
     let compiled = Compiler::new(workers, Nanos(0)).compile(&loaded.config, at).unwrap();
-    compiled.traffic(Some(Nanos(0)))
+    compiled.traffic(Some(Nanos(0)), None)
 }
 
 fn under_grants(workers: usize, bursts: &[&str]) -> Vec<u64> {

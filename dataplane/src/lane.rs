@@ -7,6 +7,7 @@ use crate::contract::{ContractTable, Direction};
 use crate::frame::{Batch, FramePool, Umem};
 use crate::path::{Path, PortShare};
 use crate::port::Port;
+use crate::sojourn::PathGauges;
 use crate::stats::PathCounters;
 
 /// The ports of a wire by their numbers in the contract tables, and what all workers share about them.
@@ -85,6 +86,12 @@ impl<P: Port> Lane<P> {
     #[must_use]
     pub fn counters(&self) -> [PathCounters; 2] {
         [self.paths[0].counters(), self.paths[1].counters()]
+    }
+
+    /// What others may read of the priority rings, by [`Direction`].
+    #[must_use]
+    pub fn gauges(&self) -> [Arc<PathGauges>; 2] {
+        [self.paths[0].gauges().clone(), self.paths[1].gauges().clone()]
     }
 
     /// The site port and the wan port.

@@ -39,6 +39,7 @@
 //! | [`priority`] | the conforming and nonconforming rings, and the order in which they drain |
 //! | [`codel`] | CoDel (RFC 8289): whether the packet at a ring's head goes, is marked, or is dropped |
 //! | [`shaper`] | a port's rate, shared by its workers |
+//! | [`sojourn`] | how full the priority rings were and how long packets waited in them, for others to read |
 //! | [`stats`] | counters, drop reasons, the ledger and how others read it |
 //! | [`clock`] | [`Nanos`](clock::Nanos) and the only file that reads a clock |
 #![deny(unsafe_code, missing_docs)]
@@ -60,6 +61,7 @@ pub mod port;
 mod prefetch;
 pub mod priority;
 pub mod shaper;
+pub mod sojourn;
 pub mod stats;
 mod sync;
 mod word;

@@ -27,6 +27,7 @@ use crate::port::Port;
 use crate::prefetch::prefetch;
 use crate::priority::{Half, Rings};
 use crate::shaper::{ConformingBacklog, ShaperState};
+use crate::sojourn::PathGauges;
 use crate::stats::{Amount, DropReason, PathCounters};
 
 /// Packets that one priority ring holds. At 1500 bytes and 10 Gbit/s a full ring is 1.2 ms of line rate, at 200 Mbit/s
@@ -81,6 +82,7 @@ pub struct Path {
     classifier: PathClassifier,
     rings: Rings<Held>,
     counters: PathCounters,
+    gauges: Arc<PathGauges>,
 }
 
 impl Path {
@@ -96,6 +98,7 @@ impl Path {
             classifier: PathClassifier::new(direction, seed),
             rings: Rings::new(RING_CAPACITY),
             counters: PathCounters::default(),
+            gauges: Arc::default(),
         }
     }
 
@@ -166,12 +169,15 @@ impl Path {
                 sent: Amount::default(),
                 counters: &mut self.counters,
                 cells: table.cells.of(self.worker),
+                gauges: &self.gauges,
+                now,
             };
             self.rings.schedule(&table.order, now, &mut gate, &mut sink);
             let sent = sink.sent;
             self.counters.forwarded += sent;
             self.counters.held.bytes -= sent.bytes;
             gate.settle();
+            self.publish_rings();
         }
         if rate.is_some() {
             self.share
@@ -220,6 +226,24 @@ impl Path {
             bytes: self.counters.held.bytes,
         };
         PathCounters { held, ..self.counters }
+    }
+
+    /// What others may read of the rings while the worker runs.
+    #[must_use]
+    pub fn gauges(&self) -> &Arc<PathGauges> {
+        &self.gauges
+    }
+
+    /// Tells of the rings in which something changed in this turn.
+    #[inline]
+    fn publish_rings(&mut self) {
+        for half in [Half::Conforming, Half::Nonconforming] {
+            for ring in self.rings.take_changed(half) {
+                let (held, most) = (self.rings.len(half, ring), self.rings.high_watermark(half, ring));
+                let departed = self.rings.departed(half, ring);
+                self.gauges.of(half, ring).publish(held as u64, most as u64, departed);
+            }
+        }
     }
 
     /// Packets waiting in the rings.

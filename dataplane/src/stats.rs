@@ -5,6 +5,7 @@
 //! - [`PathCounters`], the ledger of one queue in one direction, kept in the worker and published between batches through a
 //!   [`Published`] block, so that a reader always sees one moment: received = forwarded + dropped + held.
 
+use crate::priority::Half;
 use crate::sync::{AtomicU64, Ordering, fence};
 
 /// Why a packet left untransmitted. Each has one counter and one name, the same in JSON, metrics and logs.
@@ -119,16 +120,29 @@ impl Counter {
     }
 }
 
-/// What one worker did with the nonconforming packets of one contract.
+/// What one worker did with the packets of one contract that did not just pass: two cache lines.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct ExcessCounters {
     /// Those whose DSCP or PCP was changed.
     pub remarked: Counter,
+    /// Conforming packets among the dropped.
+    pub conforming_dropped: Counter,
     dropped: [Counter; DropReason::ALL.len()],
 }
 
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<ExcessCounters>() == 128);
+
 impl ExcessCounters {
+    /// Counts a drop of a packet that was judged into `half`. Only the owning worker may call this.
+    pub fn drop(&self, reason: DropReason, half: Half, amount: Amount) {
+        self.dropped[reason as usize].add(amount);
+        if half == Half::Conforming {
+            self.conforming_dropped.add(amount);
+        }
+    }
+
     /// The counter of packets of this contract dropped for `reason`.
     #[inline]
     #[must_use]

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use config::{Report, Texts, Watch};
 use dataplane::cells::SlotId;
-use dataplane::stats::DropReason;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::appliance::{Appliance, ReloadError};
@@ -23,9 +22,9 @@ use crate::change::disk::{Disk, DiskStatus, first_error};
 use crate::change::history::{History, HistoryError, How, TrialRecord, Version};
 use crate::change::messages::{CONFIRM_MAX, Done, HistoryReport, Refusal, Running, Wish};
 use crate::change::samples::{Samples, Series};
-use crate::change::trial::{Conforming, Trial, Verdict};
+use crate::change::trial::{Conforming, Slow, Trial, Verdict};
 use crate::socket;
-use crate::status::{Status, TrialStatus};
+use crate::status::{Status, TrialStatus, micros};
 use crate::top::selection::{self, TopStatus, TopWish};
 
 /// The state of changes.
@@ -67,7 +66,7 @@ impl Changes {
         match History::open(&appliance.config().control.state) {
             Ok(history) => {
                 for damaged in history.damaged() {
-                    tracing::error!("history: {damaged}; it is left out and left alone");
+                    tracing::error!(event = "history", "history: {damaged}; it is left out and left alone");
                 }
                 changes.history = Some(history);
             }
@@ -99,9 +98,18 @@ impl Changes {
         let summary = old.map_or("not comparable".to_owned(), |old| {
             Difference::new(Some(&old.config), appliance.config()).summary()
         });
-        tracing::warn!("the files on disk, which run now, are other than what was applied last ({newest}): {summary}");
+        tracing::warn!(
+            event = "disk",
+            version = newest.number,
+            "the files on disk, which run now, are other than what was applied last ({newest}): {summary}"
+        );
         if newest.trial.is_some_and(|trial| !trial.confirmed) {
-            tracing::warn!("version {} was never confirmed; its trial ends here", newest.number);
+            tracing::warn!(
+                event = "trial",
+                version = newest.number,
+                "version {} was never confirmed; its trial ends here",
+                newest.number
+            );
         }
         self.keep(Origin::new(How::Start, "weir"), &summary, appliance);
     }
@@ -116,14 +124,23 @@ impl Changes {
         match texts {
             Some(Ok(texts)) => {
                 tracing::warn!(
+                    event = "trial",
+                    version = record.previous,
                     "this version is on trial since before the start: it goes back to version {} in {:.0} s unless `weir confirm` comes",
                     record.previous,
                     left.as_secs_f64()
                 );
                 let until = Instant::now() + left.unsigned_abs();
-                self.begin_trial(until, Some(record.previous), texts, record.max_loss_ppm, appliance);
+                let limits = Limits {
+                    max_loss_ppm: record.max_loss_ppm,
+                    max_latency_us: record.max_latency_us,
+                };
+                self.begin_trial(until, Some(record.previous), texts, limits, appliance);
             }
-            Some(Err(error)) => tracing::error!("the trial of this version is over, it cannot go back: {error}"),
+            Some(Err(error)) => tracing::error!(
+                event = "trial",
+                "the trial of this version is over, it cannot go back: {error}"
+            ),
             None => {}
         }
     }
@@ -134,6 +151,7 @@ impl Changes {
         let table = &appliance.compiled().table;
         self.samples
             .tick(now, &table.cells, table.contracts.iter().map(|contract| contract.slot));
+        appliance.observe(now);
         self.watch_trial(now, appliance);
         if let Some(texts) = self.disk.look(now) {
             self.disk_changed(&texts, appliance);
@@ -201,6 +219,7 @@ impl Changes {
                     .saturating_add(SignedDuration::try_from(time).unwrap_or_default())
                     .unwrap_or(Timestamp::MAX),
                 max_loss_ppm: wish.max_loss_ppm,
+                max_latency_us: wish.max_latency_us,
                 confirmed: false,
             }),
             ..Origin::new(How::Apply, author)
@@ -209,7 +228,11 @@ impl Changes {
         let mut done = self.take_from_disk(&texts, origin, appliance)?;
         if let Some(time) = confirm {
             done.on_trial = true;
-            self.begin_trial(Instant::now() + time, previous, before, wish.max_loss_ppm, appliance);
+            let limits = Limits {
+                max_loss_ppm: wish.max_loss_ppm,
+                max_latency_us: wish.max_latency_us,
+            };
+            self.begin_trial(Instant::now() + time, previous, before, limits, appliance);
             if self.history_error.is_some() || previous.is_none() {
                 done.notes
                     .push("this trial does not survive a restart, because the history could not be kept".to_owned());
@@ -246,7 +269,7 @@ impl Changes {
                 ));
             }
         }
-        tracing::info!("confirmed by {}", author.escape_debug());
+        tracing::info!(event = "confirm", author, "confirmed by {}", author.escape_debug());
         Ok(done)
     }
 
@@ -375,6 +398,8 @@ impl Changes {
             conforming_packets: trial.seen.packets,
             conforming_lost: trial.seen.lost,
             max_loss_ppm: trial.max_loss_ppm,
+            max_latency_us: trial.max_latency_ns.map(|ns| ns / 1_000),
+            p99_us: trial.slowest.map(|slow| slow.p99_ns as f64 / 1_000.0),
         });
         status
     }
@@ -410,6 +435,11 @@ impl Changes {
         self.set_aside = None;
         log_warnings(&swapped.warnings);
         tracing::info!(
+            event = "table",
+            how = origin.how.word(),
+            author = origin.author,
+            generation = swapped.generation,
+            live_after_ms = live_after.as_millis() as u64,
             "{} by {}: table {} is live after {} ms: {summary}",
             origin.how.word(),
             origin.author.escape_debug(),
@@ -468,7 +498,7 @@ impl Changes {
     }
 
     fn history_failed(&mut self, error: &HistoryError) {
-        tracing::error!("history: {error}");
+        tracing::error!(event = "history", reason = %error, "history: {error}");
         self.history_error = Some(error.to_string());
     }
 
@@ -477,7 +507,7 @@ impl Changes {
         until: Instant,
         previous: Option<u64>,
         texts: Texts,
-        max_loss_ppm: u32,
+        limits: Limits,
         appliance: &Appliance,
     ) {
         self.observed = Instant::now();
@@ -485,11 +515,13 @@ impl Changes {
             until,
             previous,
             texts,
-            max_loss_ppm,
+            max_loss_ppm: limits.max_loss_ppm,
+            max_latency_ns: limits.max_latency_us.map(|us| us.saturating_mul(1_000)),
             before: counters(appliance).collect(),
-            held: appliance.held(),
+            rings: appliance.rings(),
             seen: Conforming::default(),
             worst: None,
+            slowest: None,
         });
     }
 
@@ -502,12 +534,12 @@ impl Changes {
         let Some(trial) = &mut self.trial else { return };
         if now.saturating_duration_since(self.observed) >= OBSERVE {
             self.observed = now;
-            trial.observe(counters(appliance));
+            trial.observe(counters(appliance), &appliance.rings());
         }
         let Some(verdict) = trial.verdict(now) else { return };
         let Some(trial) = self.trial.take() else { return };
         let reason = reason(verdict, &trial, appliance);
-        tracing::warn!("the version on trial goes back: {reason}");
+        tracing::warn!(event = "trial", reason, "the version on trial goes back: {reason}");
         let origin = Origin {
             note: Some(reason),
             restores: trial.previous,
@@ -517,10 +549,12 @@ impl Changes {
             Ok(done) => {
                 let behind = self.leave_disk_behind();
                 for note in done.notes.into_iter().chain(behind) {
-                    tracing::warn!("{note}");
+                    tracing::warn!(event = "note", "{note}");
                 }
             }
-            Err(error) => tracing::error!("it could not go back, and goes on: {error}"),
+            Err(error) => {
+                tracing::error!(event = "trial", reason = %error, "it could not go back, and goes on: {error}")
+            }
         }
     }
 
@@ -538,7 +572,7 @@ impl Changes {
     fn disk_changed(&mut self, texts: &Texts, appliance: &mut Appliance) {
         if *texts == self.running {
             if self.disk_status.differs {
-                tracing::info!("the files on disk are again what runs");
+                tracing::info!(event = "disk", "the files on disk are again what runs");
             }
             self.disk_status = DiskStatus::as_it_runs();
             return;
@@ -550,18 +584,25 @@ impl Changes {
         let applies = appliance.config().control.watch == Watch::Apply && self.trial.is_none();
         if applies && loaded.is_ok() {
             match self.take_from_disk(texts, Origin::new(How::Watch, "weir"), appliance) {
-                Ok(done) => done.notes.iter().for_each(|note| tracing::warn!("{note}")),
-                Err(error) => tracing::error!("the files on disk have changed and cannot be applied: {error}"),
+                Ok(done) => done
+                    .notes
+                    .iter()
+                    .for_each(|note| tracing::warn!(event = "note", "{note}")),
+                Err(error) => {
+                    tracing::error!(event = "disk", reason = %error, "the files on disk have changed and cannot be applied: {error}")
+                }
             }
             return;
         }
         self.disk_status = DiskStatus::other(texts, "changed");
         match loaded {
             Ok(loaded) => tracing::warn!(
+                event = "disk",
                 "the files on disk have changed and are not applied: {}; `weir plan` shows it, `weir apply` takes it",
                 Difference::new(Some(appliance.config()), &loaded.config).summary()
             ),
             Err(report) => tracing::warn!(
+                event = "disk",
                 "the files on disk have changed and are not valid, the running table goes on: {}",
                 first_error(&report)
             ),
@@ -592,8 +633,10 @@ impl<'a> Origin<'a> {
 
 /// Why a trial goes back, in words.
 fn reason(verdict: Verdict, trial: &Trial, appliance: &Appliance) -> String {
-    let Verdict::Lost(slot, seen) = verdict else {
-        return "it was not confirmed in time".to_owned();
+    let (slot, seen) = match verdict {
+        Verdict::Late => return "it was not confirmed in time".to_owned(),
+        Verdict::Slow(slow) => return slow_reason(slow, trial, appliance),
+        Verdict::Lost(slot, seen) => (slot, seen),
     };
     let mut contracts = appliance.compiled().contracts();
     let of = slot.and_then(|slot| contracts.find(|(_, of)| *of == slot));
@@ -610,21 +653,35 @@ fn reason(verdict: Verdict, trial: &Trial, appliance: &Appliance) -> String {
     )
 }
 
-/// Conforming, nonconforming and dropped packets of everything that judges. Reads drops first, so that they never seem more
+fn slow_reason(slow: Slow, trial: &Trial, appliance: &Appliance) -> String {
+    let port = appliance.config().ports.get(slow.port);
+    let class = appliance.compiled().classes().find(|(_, ring)| *ring == slow.ring);
+    format!(
+        "one conforming packet of {} in a hundred waited {} or longer for port {} (the limit is {})",
+        class.map_or("a class", |(name, _)| name),
+        micros(slow.p99_ns as f64 / 1_000.0),
+        port.map_or("?", |port| port.name.as_str()),
+        micros(trial.max_latency_ns.unwrap_or_default() as f64 / 1_000.0)
+    )
+}
+
+/// What a trial must not pass.
+#[derive(Clone, Copy)]
+struct Limits {
+    max_loss_ppm: u32,
+    max_latency_us: Option<u64>,
+}
+
+/// Conforming packets of everything that judges, and of those the dropped. Reads drops first, so that they never seem more
 /// than what was judged.
-fn counters(appliance: &Appliance) -> impl Iterator<Item = (SlotId, [u64; 3])> + '_ {
+fn counters(appliance: &Appliance) -> impl Iterator<Item = (SlotId, Conforming)> + '_ {
     let table = &appliance.compiled().table;
     table.contracts.iter().map(move |contract| {
-        let mut sum = [0; 3];
+        let mut sum = Conforming::default();
         for worker in 0..table.cells.workers() {
             let of_worker = table.cells.of(worker);
-            let (cell, excess) = (of_worker.cell(contract.slot), of_worker.excess(contract.slot));
-            sum[2] += DropReason::ALL
-                .iter()
-                .map(|reason| excess.dropped(*reason).get().packets)
-                .sum::<u64>();
-            sum[1] += cell.nonconforming.get().packets;
-            sum[0] += cell.conforming.get().packets;
+            sum.lost += of_worker.excess(contract.slot).conforming_dropped.get().packets;
+            sum.packets += of_worker.cell(contract.slot).conforming.get().packets;
         }
         (contract.slot, sum)
     })
@@ -637,6 +694,13 @@ fn same_file(a: &Path, b: &Path) -> bool {
 /// One line each: `weir check` shows them at length.
 pub(crate) fn log_warnings(warnings: &Report) {
     for warning in warnings.diagnostics() {
-        tracing::warn!("{}:{}: {}", warning.file.display(), warning.line, warning.message);
+        tracing::warn!(
+            event = "configuration",
+            line = warning.line,
+            "{}:{}: {}",
+            warning.file.display(),
+            warning.line,
+            warning.message
+        );
     }
 }

@@ -76,6 +76,9 @@ pub struct TrialRecord {
     pub until: Timestamp,
     /// Parts per million of conforming packets that may be lost.
     pub max_loss_ppm: u32,
+    /// Microseconds that the 99th percentile of a conforming ring's sojourn may reach.
+    #[serde(default)]
+    pub max_latency_us: Option<u64>,
     /// Whether it was confirmed.
     pub confirmed: bool,
 }

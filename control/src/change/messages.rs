@@ -20,6 +20,9 @@ pub struct Wish {
     pub confirm_seconds: Option<u64>,
     /// Parts per million of conforming packets that may be lost meanwhile.
     pub max_loss_ppm: u32,
+    /// Microseconds that the 99th percentile of a conforming ring's sojourn may reach meanwhile; `None`: whatever it is.
+    #[serde(default)]
+    pub max_latency_us: Option<u64>,
     /// What to remember of it.
     pub note: Option<String>,
     /// The base file that is meant; `None`: the one that the appliance reads, whichever that is.

@@ -1,6 +1,6 @@
 //! `weir plan`, `apply`, `confirm`, `rollback`, `history`.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use control::change::plan::{self, PlanError, PlanOptions};
 use control::change::{history, messages, words};
 use control::socket::{self, Files, Request, Response};
 
-use super::{INVALID, ask, colour, fail, print_json, unexpected};
+use super::{INVALID, ask, colour, fail, print_json, print_text, unexpected};
 use crate::DEFAULT_CONFIG;
 
 /// Exit status of `weir plan` when there are changes.
@@ -38,11 +38,16 @@ pub(crate) struct Apply {
     /// Go back by itself after this time unless `weir confirm` comes: 90s, 5m, 2h, at most a day.
     #[arg(long, value_name = "TIME", value_parser = confirm_time)]
     confirm: Option<Duration>,
-    /// Go back at once if more than this share of the conforming packets is certainly lost on trial.
+    /// Go back at once if more than this share of the conforming packets is lost on trial.
     ///
-    /// Judged from a thousand conforming packets on. Latency is not looked at: the dataplane does not measure it yet.
+    /// Of one contract or of all together, judged from a thousand conforming packets on.
     #[arg(long, value_name = "PERCENT", default_value = "0.1", value_parser = percent, requires = "confirm")]
     max_loss: u32,
+    /// Go back at once if one in a hundred conforming packets waits so long in weir on trial: 500us, 20ms, 1s.
+    ///
+    /// Of one class at one port, judged from a thousand packets on. Waiting is measured in steps of an eighth.
+    #[arg(long, value_name = "TIME", value_parser = latency, requires = "confirm")]
+    max_latency: Option<u64>,
     /// What to remember of it in the history, at most 500 bytes.
     #[arg(long, value_name = "TEXT", value_parser = note)]
     note: Option<String>,
@@ -100,7 +105,7 @@ pub(crate) fn plan(options: Plan) -> ExitCode {
             return fail(&"the configuration is not valid: there is no plan", None, INVALID);
         }
         Err(error) => {
-            let remedy = matches!(error, PlanError::Socket { .. }).then_some("may you open it (root)?");
+            let remedy = matches!(error, PlanError::Socket { .. }).then_some("may you open it (root, group `weir`)?");
             return fail(&error, remedy, 1);
         }
     };
@@ -120,6 +125,7 @@ pub(crate) fn apply(options: Apply) -> ExitCode {
     let wish = Wish {
         confirm_seconds: options.confirm.map(|time| time.as_secs()),
         max_loss_ppm: options.max_loss,
+        max_latency_us: options.max_latency,
         note: options.note,
         file: options.config.map(|file| std::path::absolute(&file).unwrap_or(file)),
     };
@@ -271,14 +277,6 @@ pub(crate) fn sudo_user() -> Option<String> {
     std::env::var("SUDO_USER").ok()
 }
 
-fn print_text(text: &str) -> ExitCode {
-    // Whoever reads us may have gone (`| head`): nothing to say to them then.
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
-}
-
 fn stdout_colour() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
@@ -306,6 +304,25 @@ fn confirm_time(text: &str) -> Result<Duration, String> {
     let time = Duration::from_secs(seconds);
     if time <= messages::CONFIRM_MAX {
         Ok(time)
+    } else {
+        Err(help())
+    }
+}
+
+/// Microseconds from `500us`, `20ms`, `1s`.
+fn latency(text: &str) -> Result<u64, String> {
+    let help = || "write such as 500us, 20ms or 1s, 10us to 10s".to_owned();
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(help)?;
+    let number: f64 = text[..split].parse().map_err(|_| help())?;
+    let factor = match text[split..].trim() {
+        "us" | "µs" => 1.0,
+        "ms" => 1e3,
+        "s" => 1e6,
+        _ => return Err(help()),
+    };
+    let us = number * factor;
+    if (10.0..=1e7).contains(&us) {
+        Ok(us as u64)
     } else {
         Err(help())
     }
@@ -352,5 +369,10 @@ mod tests {
             [1_000, 1_000, 1_000_000, 0].map(Some)
         );
         assert!(percent("101").is_err() && percent("x").is_err());
+        let limits = ["500us", "20ms", "2.5 ms", "1s"].map(|text| latency(text).ok());
+        assert_eq!(limits, [500, 20_000, 2_500, 1_000_000].map(Some));
+        for text in ["", "20", "0ms", "1us", "11s", "ms", "1.2.3ms", "-1ms", "2m"] {
+            assert!(latency(text).is_err(), "{text}");
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 pub(crate) mod change;
 pub(crate) mod explain;
+pub(crate) mod generate;
+pub(crate) mod show;
 pub(crate) mod top;
 
 use std::io::{IsTerminal, Write};
@@ -15,7 +17,7 @@ pub(crate) const INVALID: u8 = 2;
 
 pub(crate) fn ask(socket: &Path, request: &Request) -> Result<Response, ExitCode> {
     socket::ask(socket, request).map_err(|error| {
-        let remedy = "is `weir run` running, with this --socket, and may you open it (root)?";
+        let remedy = "is `weir run` running, with this --socket, and may you open it (root, group `weir`)?";
         fail(&format!("no answer at {}: {error}", socket.display()), Some(remedy), 1)
     })
 }
@@ -38,6 +40,14 @@ pub(crate) fn print_json(value: &impl serde::Serialize) -> ExitCode {
     // Whoever reads us may have gone (`| head`): nothing to say to them then.
     let written = serde_json::to_writer_pretty(&mut out, value).is_ok() && writeln!(out).is_ok();
     if written { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+pub(crate) fn print_text(text: &str) -> ExitCode {
+    // Whoever reads us may have gone (`| head`): nothing to say to them then.
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }
 
 pub(crate) fn fail(error: &impl std::fmt::Display, remedy: Option<&str>, status: u8) -> ExitCode {

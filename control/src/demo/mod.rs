@@ -4,8 +4,10 @@
 //! - [`services`]: who sends what, and the contracts
 //! - [`traffic`]: sender and receiver
 //! - [`script`]: what happens when
+//! - [`pauses`]: what the machine itself did meanwhile
 //! - [`verdict`], [`screen`]: what it came to, and how it is shown
 
+pub mod pauses;
 pub mod screen;
 pub mod script;
 pub mod services;
@@ -19,6 +21,7 @@ use std::time::Duration;
 
 use dataplane::clock::{Clock, MonotonicClock, Nanos};
 
+use pauses::Pauses;
 use screen::Screen;
 use script::{Part, Script};
 use services::{NARROW_BPS, RAISED, ROOMY_BPS, SERVICES};
@@ -67,6 +70,7 @@ pub fn run(options: &DemoOptions) -> Result<Verdict, DemoError> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, interrupted.clone()).map_err(DemoError::Signals)?;
     }
+    pauses::take_precedence();
     let cores: Vec<usize> = core_affinity::get_core_ids()
         .unwrap_or_default()
         .iter()
@@ -84,6 +88,9 @@ pub fn run(options: &DemoOptions) -> Result<Verdict, DemoError> {
     let mut play = Play {
         world,
         traffic,
+        pauses: Some(Pauses::watch(
+            &[for_traffic, for_worker].into_iter().flatten().collect::<Vec<_>>(),
+        )),
         script,
         interrupted,
         screen: Screen::new(options.quiet),
@@ -97,6 +104,8 @@ pub fn run(options: &DemoOptions) -> Result<Verdict, DemoError> {
 struct Play {
     world: World,
     traffic: Traffic,
+    /// Until it has all been seen.
+    pauses: Option<Pauses>,
     script: Script,
     interrupted: Arc<AtomicBool>,
     screen: Screen,
@@ -132,6 +141,7 @@ impl Play {
             generations: [before, after, last.generation],
             last,
             refusal,
+            paused: self.pauses.take().map(Pauses::end).unwrap_or_default(),
         })
     }
 

@@ -123,6 +123,9 @@ fn seen(id: u16, received: &Scores) -> Seen {
     }
 }
 
+/// A pause of the machine that is worth a word: longer than a burst of the demo's contracts.
+const PAUSE_SHOWN_MS: f64 = 20.0;
+
 /// The verdict as text.
 #[must_use]
 pub fn verdict_text(verdict: &Verdict) -> String {
@@ -178,6 +181,13 @@ fn write_verdict(out: &mut String, verdict: &Verdict) -> std::fmt::Result {
         for check in service.checks.iter().filter(|check| !check.passed) {
             write_check(out, service.service, check)?;
         }
+    }
+    if verdict.machine_paused_ms > PAUSE_SHOWN_MS {
+        let paused = verdict.machine_paused_ms;
+        writeln!(
+            out,
+            "\nThis machine took a core away for up to {paused:.0} ms; what is allowed has grown by that."
+        )?;
     }
     writeln!(
         out,

@@ -371,7 +371,7 @@ fn ethtool<T: Plain>(name: &str, what: &'static str, command: &mut T) -> Result<
 }
 
 fn open(name: &str) -> Result<OwnedFd, Error> {
-    sys::open_socket(libc::AF_INET, libc::SOCK_DGRAM, 0).map_err(failed(name, "open a socket to ask with"))
+    sys::open_socket(libc::AF_UNIX, libc::SOCK_DGRAM, 0).map_err(failed(name, "open a socket to ask with"))
 }
 
 /// The name with zeros after it. No interface has a name of more than 15 bytes, or one with a zero in it.

@@ -8,6 +8,7 @@ use crate::mark;
 use crate::port::Port;
 use crate::priority::{Entry, Gate, Half, RingId, Sink};
 use crate::shaper::ShaperRate;
+use crate::sojourn::PathGauges;
 use crate::stats::{Amount, DropReason, PathCounters};
 
 /// The port's rate, and the rule that excess waits while any worker still holds conforming packets for the port.
@@ -60,6 +61,8 @@ pub(super) struct PortSink<'a, P> {
     pub(super) sent: Amount,
     pub(super) counters: &'a mut PathCounters,
     pub(super) cells: WorkerCells<'a>,
+    pub(super) gauges: &'a PathGauges,
+    pub(super) now: Nanos,
 }
 
 impl<P: Port> Sink<Held> for PortSink<'_, P> {
@@ -69,7 +72,10 @@ impl<P: Port> Sink<Held> for PortSink<'_, P> {
     }
 
     #[inline]
-    fn send(&mut self, _half: Half, _ring: RingId, entry: Entry<Held>) {
+    fn send(&mut self, half: Half, ring: RingId, entry: Entry<Held>) {
+        if entry.enqueued != self.now {
+            self.gauges.of(half, ring).waited(self.now.since(entry.enqueued));
+        }
         let held = entry.item;
         let wire_len = held.packet.wire_len;
         match self.port.tx(held.packet) {
@@ -98,12 +104,13 @@ impl<P: Port> Sink<Held> for PortSink<'_, P> {
     }
 
     #[inline]
-    fn drop(&mut self, _half: Half, _ring: RingId, entry: Entry<Held>) {
+    fn drop(&mut self, half: Half, ring: RingId, entry: Entry<Held>) {
         let held = entry.item;
+        self.gauges.of(half, ring).dropped();
         self.counters.held.bytes -= u64::from(held.packet.wire_len);
         self.counters.drop(DropReason::Codel, held.packet.wire_len);
-        let counter = self.cells.excess(held.slot).dropped(DropReason::Codel);
-        counter.add(Amount::one(entry.bytes));
+        let excess = self.cells.excess(held.slot);
+        excess.drop(DropReason::Codel, half, Amount::one(entry.bytes));
         self.pool.put(held.packet.frame);
     }
 }

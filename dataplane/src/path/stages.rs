@@ -179,7 +179,9 @@ impl Path {
         let (slot, counted) = (contract.slot, judged.counted);
         if judged.half == Half::Nonconforming {
             match (contract.action, judged.family) {
-                (Action::Drop, _) => return self.drop(packet, DropReason::Policed, slot, counted, pool, cells),
+                (Action::Drop, _) => {
+                    return self.drop(packet, DropReason::Policed, judged.half, slot, counted, pool, cells);
+                }
                 (Action::Remark, Some(family)) => {
                     let bytes = umem.bytes_mut(&mut packet.frame);
                     if remark(bytes, judged.l3_offset, family, contract.marking) {
@@ -189,7 +191,7 @@ impl Path {
                 (Action::Remark | Action::Queue, _) => {}
             }
             if pool.is_low() {
-                return self.drop(packet, DropReason::FramesLow, slot, counted, pool, cells);
+                return self.drop(packet, DropReason::FramesLow, judged.half, slot, counted, pool, cells);
             }
         }
         let wire_len = packet.wire_len;
@@ -212,7 +214,7 @@ impl Path {
                     Refused::RingFull => DropReason::RingFull,
                     Refused::RedFirst => DropReason::RedFirst,
                 };
-                self.drop(entry.item.packet, reason, slot, counted, pool, cells);
+                self.drop(entry.item.packet, reason, judged.half, slot, counted, pool, cells);
             }
         }
     }
@@ -222,13 +224,14 @@ impl Path {
         &mut self,
         packet: Packet,
         reason: DropReason,
+        half: Half,
         slot: SlotId,
         counted: u32,
         pool: &mut FramePool,
         cells: WorkerCells<'_>,
     ) {
         self.counters.drop(reason, packet.wire_len);
-        cells.excess(slot).dropped(reason).add(Amount::one(counted));
+        cells.excess(slot).drop(reason, half, Amount::one(counted));
         pool.put(packet.frame);
     }
 }

@@ -11,6 +11,8 @@ pub(super) struct HalfRings<T> {
     occupied: u32,
     /// Rings that have still to be visited in the round of their level, the one that is being visited included.
     unvisited: u32,
+    /// Rings that entries were taken from since somebody asked.
+    rested: u32,
 }
 
 /// Whose turn it is.
@@ -41,6 +43,7 @@ impl<T> HalfRings<T> {
             rings: std::array::from_fn(|_| Ring::new(capacity)),
             occupied: 0,
             unvisited: 0,
+            rested: 0,
         }
     }
 
@@ -66,6 +69,16 @@ impl<T> HalfRings<T> {
 
     pub(super) fn high_watermark(&self, index: usize) -> usize {
         self.rings[index].high_watermark()
+    }
+
+    pub(super) fn departed(&self, index: usize) -> u64 {
+        self.rings[index].departed()
+    }
+
+    /// The rings of which something may have changed since the last time, as bits: those that hold something or were visited.
+    #[inline]
+    pub(super) fn take_changed(&mut self) -> u32 {
+        self.occupied | std::mem::take(&mut self.rested)
     }
 
     /// Gives the entry back if the ring is full.
@@ -216,6 +229,7 @@ impl<T> HalfRings<T> {
     #[inline]
     fn rest(&mut self, index: usize, len_before: usize) {
         let ring = &mut self.rings[index];
+        self.rested |= 1 << index;
         if !ring.rest(len_before) {
             self.occupied &= !(1 << index);
             self.unvisited &= !(1 << index);
@@ -272,7 +286,7 @@ impl<G: Gate, S> Way<'_, G, S> {
 }
 
 /// The positions of the ones in `mask`, lowest first.
-fn bits(mut mask: u32) -> impl Iterator<Item = usize> {
+pub(super) fn bits(mut mask: u32) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let at = mask.trailing_zeros();
         mask &= mask.wrapping_sub(1);

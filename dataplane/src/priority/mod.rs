@@ -255,6 +255,18 @@ impl<T> Rings<T> {
         self.halves[half as usize].high_watermark(ring.index())
     }
 
+    /// Entries ever taken out of one ring, sent or dropped.
+    #[must_use]
+    pub fn departed(&self, half: Half, ring: RingId) -> u64 {
+        self.halves[half as usize].departed(ring.index())
+    }
+
+    /// The rings of one half that hold something or that something was taken from since the last call.
+    #[inline]
+    pub fn take_changed(&mut self, half: Half) -> impl Iterator<Item = RingId> + use<T> {
+        half::bits(self.halves[half as usize].take_changed()).map(|index| RingId(index as u8))
+    }
+
     /// Entries that fit into each ring.
     #[must_use]
     pub fn capacity(&self) -> usize {

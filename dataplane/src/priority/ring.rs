@@ -22,6 +22,8 @@ pub(super) struct Ring<T> {
     /// What is owed from the minimum share, in thousandths of bytes.
     pub(super) credit: u64,
     codel: Codel,
+    /// Entries ever taken out.
+    departed: u64,
 }
 
 const _: () = assert!(size_of::<Ring<[u64; 3]>>() == 128);
@@ -42,6 +44,7 @@ impl<T> Ring<T> {
             deficit: 0,
             credit: 0,
             codel: Codel::default(),
+            departed: 0,
         }
     }
 
@@ -57,6 +60,11 @@ impl<T> Ring<T> {
     /// The most entries ever held. A ring is longest just before entries are taken, or now.
     pub(super) fn high_watermark(&self) -> usize {
         self.len().max(self.len_max as usize)
+    }
+
+    /// Entries ever taken out, as of the last [`Ring::rest`].
+    pub(super) fn departed(&self) -> u64 {
+        self.departed
     }
 
     /// The bytes of the oldest entry; 0 of an empty ring.
@@ -107,6 +115,7 @@ impl<T> Ring<T> {
     #[inline]
     pub(super) fn rest(&mut self, len_before: usize) -> bool {
         self.len_max = self.len_max.max(len_before as u32);
+        self.departed += (len_before - self.len()) as u64;
         let waits = self.head != self.tail;
         if !waits {
             // From the front again: a ring that never holds much then uses few cache lines instead of all it has.

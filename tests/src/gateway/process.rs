@@ -191,6 +191,12 @@ impl Weir {
         kill(pid, signal).expect("weir is there to be signalled");
     }
 
+    /// Its process id; its name with those of its threads under `/proc`.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// All it wrote to stderr so far.
     #[must_use]
     pub fn log(&self) -> String {
