@@ -192,7 +192,7 @@ fn uncontracted_says_what_is_near_and_what_would_change_it() {
         ),
         (
             lines(&flow("192.0.2.1", "203.0.113.1", 1, 0), Some("lan")),
-            "to change it: an endpoint that holds the address, in some [[service]], and a [[contract]] of\n",
+            "to change it: an endpoint that holds the address, in some [[service]], and a [[contract]]\n",
         ),
     ];
     for (told, line) in cases {

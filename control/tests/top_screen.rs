@@ -141,6 +141,22 @@ fn help_detail_and_trouble() {
 }
 
 #[test]
+fn alarms_come_before_everything_else() {
+    let mut alarmed = answer(2);
+    let alarm = json!({
+        "name": "worker_stalled", "what": "it made no turn for a second", "where": "worker 1", "figures": {}, "remedy": ""
+    });
+    alarmed.status.alarms.push(serde_json::from_value(alarm).unwrap());
+    let mut board = Board::default();
+    board.take(alarmed);
+    for size in SIZES.into_iter().filter(|(_, height)| *height > 5) {
+        let shown = screen(&board, &mut View::default(), None, size);
+        let second = shown.lines().nth(1).unwrap();
+        assert!(second.starts_with("ALARM worker 1: it made no turn"), "{shown}");
+    }
+}
+
+#[test]
 fn no_size_makes_it_panic() {
     let board = board(3);
     for width in 0..=130 {

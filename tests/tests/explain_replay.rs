@@ -13,8 +13,8 @@ use weir_tests::generate::scenario;
 use weir_tests::reference::model::Config;
 use weir_tests::weir_binary;
 
-const SEEDS: u64 = 40;
-const PACKETS: usize = 400;
+const SEEDS: u64 = 24;
+const PACKETS: usize = 300;
 
 /// Service, class, direction, segment; or what stands in for a contract.
 type Key = [String; 4];
@@ -67,7 +67,7 @@ fn compare(seed: u64, directory: &Path) {
             let packet = left
                 .next()
                 .unwrap_or_else(|| panic!("seed {seed}: fewer packets left than explained"));
-            let really: String = packet.data.iter().map(|byte| format!("{byte:02x}")).collect();
+            let really: String = packet.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!(hex, really, "seed {seed}, packet {}: {told:#}", told["number"]);
         }
         let sum = sums.entry(key(told)).or_default();

@@ -133,24 +133,10 @@ fn first_line(status: &Status, paused: bool) -> String {
 
 /// What is wrong.
 pub(super) fn alarms(status: &Status) -> Vec<String> {
-    let mut alarms = Vec::new();
-    if status.unaccounted() != 0 {
-        alarms.push(format!(
-            "{} packets unaccounted for: an error in weir",
-            status.unaccounted()
-        ));
-    }
-    for worker in &status.workers {
-        if worker.state != "run" {
-            alarms.push(format!("worker {} is in state {}", worker.worker, worker.state));
-        } else if worker.generation != status.generation {
-            alarms.push(format!(
-                "worker {} still runs table {}",
-                worker.worker, worker.generation
-            ));
-        }
-    }
+    let alarms = status.alarms.iter();
     alarms
+        .map(|alarm| format!("ALARM {}: {}", alarm.place, alarm.what))
+        .collect()
 }
 
 /// What an operator should know.
