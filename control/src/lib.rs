@@ -17,18 +17,22 @@
 //! - [`system`]: the service manager, the log, and what weir may still do after its start
 //! - [`socket`], [`status`], [`report`]: what weir tells about itself; [`observe`], [`alarms`]: the last minute of it, and what is
 //!   not as it should be; [`show`]: a page about one thing
+//! - [`api`], [`metrics`], [`events`]: the same over HTTP, for monitoring
 //! - [`replay`]: captures in and out (the reader is pktgen's)
 //! - [`demo`]: a virtual network around a real `weir run`
 //! - [`mod@bench`]: what a gateway with these contracts does on this machine
 #![deny(unsafe_code)]
 
 pub mod alarms;
+pub mod api;
 pub mod appliance;
 pub mod bench;
 pub mod change;
 pub mod compile;
 pub mod demo;
+pub mod events;
 pub mod interface;
+pub mod metrics;
 pub mod observe;
 pub mod plan;
 pub mod publish;
