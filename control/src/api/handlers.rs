@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use dataplane::clock::{Clock, MonotonicClock};
 use schemars::JsonSchema;
@@ -15,7 +15,8 @@ use crate::api::bodies::pieces;
 use crate::api::health::{Health, Watcher};
 use crate::api::routes::App;
 use crate::events::Event;
-use crate::metrics::{CONTENT_TYPE, Observed, Scrape};
+use crate::metrics::text::{self, PlainText};
+use crate::metrics::{self, Observed, Scrape};
 use crate::report::{ContractReport, LedgerReport, OtherReport, UncontractedReport};
 use crate::status::{ChangeStatus, PortStatus, WorkerStatus};
 
@@ -138,7 +139,7 @@ const SCRAPE_PATIENCE: Duration = Duration::from_secs(5);
 
 type Asked<T> = Result<Query<T>, QueryRejection>;
 
-pub(super) async fn metrics(State(app): State<App>) -> Response {
+pub(super) async fn metrics(State(app): State<App>, headers: HeaderMap) -> Response {
     let permit = tokio::time::timeout(SCRAPE_PATIENCE, app.scrapes.clone().acquire_owned()).await;
     let Ok(Ok(permit)) = permit else {
         return error(StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at once: come again");
@@ -151,15 +152,29 @@ pub(super) async fn metrics(State(app): State<App>) -> Response {
             links: watcher.links().clone(),
         }
     };
+    // Prometheus names it first; whoever does not know it does not name it.
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    let is_openmetrics = accepted
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.contains("application/openmetrics-text"));
     let (mut pieces, body) = pieces();
     tokio::task::spawn_blocking(move || {
         let _permit = permit;
+        let scrape = Scrape::read(&app.board, observed);
         // It fails when the client has gone, and then there is nothing to do about it.
-        let _written = Scrape::read(&app.board, observed)
-            .write(&mut pieces)
-            .and_then(|()| pieces.finish());
+        let _written = if is_openmetrics {
+            scrape.write(&mut pieces).and_then(|()| pieces.finish())
+        } else {
+            let mut text = PlainText::new(pieces);
+            scrape.write(&mut text).and_then(|()| text.into_inner().finish())
+        };
     });
-    ([(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE))], body).into_response()
+    let content_type = if is_openmetrics {
+        metrics::CONTENT_TYPE
+    } else {
+        text::CONTENT_TYPE
+    };
+    ([(header::CONTENT_TYPE, HeaderValue::from_static(content_type))], body).into_response()
 }
 
 pub(super) async fn livez(State(app): State<App>) -> Response {

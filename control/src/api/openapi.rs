@@ -42,7 +42,10 @@ pub fn document() -> Value {
 fn operation(route: &Route, error: &Value, generator: &mut SchemaGenerator) -> Value {
     let content = match route.answer {
         Answer::Json(schema) => json!({ "application/json": { "schema": schema(generator).to_value() } }),
-        Answer::Text(media_type) => json!({ media_type: { "schema": { "type": "string" } } }),
+        Answer::Text(media_types) => {
+            let text = |media_type: &&str| ((*media_type).to_owned(), json!({ "schema": { "type": "string" } }));
+            media_types.iter().map(text).collect::<Map<_, _>>().into()
+        }
     };
     let mut responses = Map::new();
     responses.insert(
@@ -91,6 +94,10 @@ fn parameters_of(reference: &Value, generator: &mut SchemaGenerator) -> Value {
     let properties = definition["properties"].as_object().cloned().unwrap_or_default();
     let parameter = |(name, mut schema): (String, Value)| {
         let description = schema.as_object_mut().and_then(|schema| schema.remove("description"));
+        // A query has no null: what may be left out is left out.
+        if let Some(kinds) = schema["type"].as_array() {
+            schema["type"] = kinds[0].clone();
+        }
         json!({ "name": name, "in": "query", "required": false, "description": description, "schema": schema })
     };
     properties.into_iter().map(parameter).collect()

@@ -68,8 +68,8 @@ pub(super) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 pub(super) enum Answer {
     /// JSON of this form.
     Json(SchemaOf),
-    /// Text of this media type.
-    Text(&'static str),
+    /// Text of these media types, as the client accepts.
+    Text(&'static [&'static str]),
 }
 
 fn schema_of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
@@ -110,7 +110,7 @@ pub(super) fn routes() -> Vec<Route> {
     use handlers as h;
     vec![
         Route {
-            answer: Answer::Text(crate::metrics::CONTENT_TYPE),
+            answer: Answer::Text(&[crate::metrics::CONTENT_TYPE, crate::metrics::text::CONTENT_TYPE]),
             ..Route::json::<()>("/metrics", "All figures, for Prometheus.", get(h::metrics))
         },
         Route::health("/livez", "Whether weir goes round; if not, restart it.", get(h::livez)),

@@ -1,4 +1,4 @@
-//! The figures in the form of OpenMetrics 1.0, as Prometheus scrapes them.
+//! The figures in the form of OpenMetrics 1.0, as Prometheus scrapes them, or of the [`text`] format before it.
 //!
 //! Names are those of `weir status --json` after `weir_`, what they belong to, and before the unit: `conforming` of a
 //! contract is `weir_contract_conforming_packets_total` and `weir_contract_conforming_bytes_total`. Drops by reason are
@@ -14,6 +14,7 @@
 mod contracts;
 mod family;
 mod state;
+pub mod text;
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
