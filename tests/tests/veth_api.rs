@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -14,26 +13,10 @@ use weir_tests::gateway::{
     Config, Gateway, Layout, Running, SITE, Stream, WAN, Weir, command, contract, contract_of, text,
 };
 
-const TOKEN: &str = "0123456789abcdef0123456789abcdef";
-const ADDRESS: &str = "127.0.0.1:9469";
-
 fn config(rate: &str) -> Config {
     Config {
         contracts: contract("web", "\"10.0.0.0/24\"", "best-effort", "egress", rate, "100 kB"),
         ..Config::default()
-    }
-}
-
-/// The same, with TCP and a token.
-fn with_tcp(gateway: &Gateway, rate: &str) -> Config {
-    gateway.gw.try_run(|| links::set_up("lo")).expect("loopback goes up");
-    let token = gateway.directory.path().join("api.token");
-    fs::write(&token, format!("{TOKEN}\n")).unwrap();
-    fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
-    let api = format!("[api]\nlisten = \"{ADDRESS}\"\ntoken_file = \"{}\"\n", token.display());
-    Config {
-        control: Box::leak(api.into_boxed_str()),
-        ..config(rate)
     }
 }
 
@@ -55,31 +38,6 @@ fn check_nothing_lost(running: Running, gateway: &Gateway, weir: &Weir) {
     let elsewhere = gateway.lost_elsewhere(&weir.status());
     let clean = u64::from(score.lost()) <= elsewhere && (score.reordered, score.duplicates) == (0, 0);
     assert!(clean, "{score:?}, lost elsewhere {elsewhere}: {}", weir.account());
-}
-
-/// What curl gets for a path on the Unix socket: status and body.
-fn get(gateway: &Gateway, arguments: &[&str], path: &str) -> (u32, String) {
-    let socket = gateway.directory.path().join("api.sock").display().to_string();
-    let arguments = [&["--unix-socket", &socket], arguments].concat();
-    curl(gateway, &arguments, &format!("http://weir{path}"))
-}
-
-/// The same over TCP.
-fn get_tcp(gateway: &Gateway, arguments: &[&str], path: &str) -> (u32, String) {
-    curl(gateway, arguments, &format!("http://{ADDRESS}{path}"))
-}
-
-fn curl(gateway: &Gateway, arguments: &[&str], url: &str) -> (u32, String) {
-    let fixed = ["curl", "-sS", "-m", "10", "-w", "\n%{content_type}\n%{http_code}"];
-    let output = command(&gateway.gw, &[&fixed, arguments, &[url]].concat());
-    assert!(output.status.success(), "curl {url}: {}", text(&output));
-    let all = String::from_utf8_lossy(&output.stdout).into_owned();
-    let (rest, status) = all.rsplit_once('\n').expect("a status");
-    let (body, content_type) = rest.rsplit_once('\n').expect("a media type");
-    if !body.starts_with('#') {
-        assert_eq!(content_type, "application/json", "{url}");
-    }
-    (status.parse().expect("a number"), body.to_owned())
 }
 
 fn get_json(gateway: &Gateway, path: &str) -> Value {
@@ -277,7 +235,7 @@ fn prometheus_sees_what_status_says() {
     let Some(gateway) = Gateway::build(Layout::default()) else {
         return;
     };
-    let weir = gateway.start(&with_tcp(&gateway, "5 Mbit/s"));
+    let weir = gateway.start(&http::with_tcp(&gateway, config("5 Mbit/s")));
     gateway.warm();
     let _prometheus = prometheus(&gateway);
     let running = traffic(&gateway, 3);
