@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use pktgen::lab::links;
 use serde_json::{Value, json};
+use weir_tests::gateway::http::{self, ADDRESS, get};
 use weir_tests::gateway::{
     Config, Gateway, Layout, Running, SITE, Stream, WAN, Weir, command, contract, contract_of, text,
 };

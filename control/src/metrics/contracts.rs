@@ -23,6 +23,7 @@ struct Row {
     conforming: Amount,
     nonconforming: Amount,
     remarked: Amount,
+    conforming_dropped: Amount,
     dropped: [Amount; DropReason::ALL.len()],
 }
 
@@ -37,7 +38,7 @@ impl Contracts {
 
     /// Writes one family after the other, as OpenMetrics wants it.
     pub(super) fn write(&self, encoder: &mut DescriptorEncoder<'_>, compiled: &Compiled) -> fmt::Result {
-        let terms: [(&str, &str, fn(&Row) -> Amount); 4] = [
+        let terms: [(&str, &str, fn(&Row) -> Amount); 5] = [
             (
                 "offered",
                 "Judged by the contract, conforming and nonconforming",
@@ -48,6 +49,11 @@ impl Contracts {
             ("remarked", "Nonconforming, with DSCP or PCP changed", |row| {
                 row.remarked
             }),
+            (
+                "conforming_dropped",
+                "Dropped although judged inside the entitlement",
+                |row| row.conforming_dropped,
+            ),
         ];
         for (name, help, amount) in terms {
             for (unit, of) in UNITS {
@@ -94,6 +100,7 @@ impl Row {
             conforming: Amount::default(),
             nonconforming: Amount::default(),
             remarked: Amount::default(),
+            conforming_dropped: Amount::default(),
             dropped: Default::default(),
         };
         for worker in (0..cells.workers()).map(|worker| cells.of(worker)) {
@@ -101,6 +108,7 @@ impl Row {
             for (sum, reason) in row.dropped.iter_mut().zip(DropReason::ALL) {
                 *sum += excess.dropped(reason).get();
             }
+            row.conforming_dropped += excess.conforming_dropped.get();
             row.remarked += excess.remarked.get();
             row.nonconforming += cell.nonconforming.get();
             row.conforming += cell.conforming.get();

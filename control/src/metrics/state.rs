@@ -9,7 +9,7 @@ use super::contracts::{PARTS, write_counters};
 use super::family::{counter, gauge, info, single};
 use crate::api::board::Change;
 use crate::report::{Count, LedgerReport};
-use crate::status::Status;
+use crate::status::{PortStatus, RingStatus, Status};
 
 /// States of a worker, as `weir status` names them.
 const STATES: [&str; 4] = ["boot", "run", "halt", "fail"];
@@ -27,6 +27,7 @@ pub(super) fn write(
     write_config(encoder, status, change)?;
     write_workers(encoder, status, observed)?;
     write_ports(encoder, status, observed)?;
+    write_rings(encoder, status)?;
     write_ledger(encoder, &status.traffic.ledger)?;
     let rows = &status.traffic.uncontracted;
     let rows: Vec<_> = rows
@@ -221,6 +222,50 @@ fn write_ports(encoder: &mut DescriptorEncoder<'_>, status: &Status, observed: &
         None,
         kicks,
     )
+}
+
+fn write_rings(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> fmt::Result {
+    let rings = || {
+        status
+            .ports
+            .iter()
+            .flat_map(|port| port.rings.iter().map(move |ring| (port, ring)))
+    };
+    let labels = |(port, ring): (&PortStatus, &RingStatus)| {
+        [
+            ("port", port.port.clone()),
+            ("class", ring.class.clone()),
+            ("half", ring.half.clone()),
+        ]
+    };
+    let held = rings().map(|of| (labels(of), of.1.held as f64));
+    gauge(
+        encoder,
+        "ring_held",
+        "Waiting in the priority ring",
+        Some("packets"),
+        held,
+    )?;
+    let most = rings().map(|of| (labels(of), of.1.high_watermark as f64));
+    let help = "The most packets that ever waited in the ring at one worker";
+    gauge(encoder, "ring_high_watermark", help, Some("packets"), most)?;
+    // Without packets in the last minute the times mean nothing.
+    let waits = rings().filter(|(_, ring)| ring.sojourn_us.packets > 0).flat_map(|of| {
+        let sojourn = of.1.sojourn_us;
+        let percentiles = [
+            ("50", sojourn.p50),
+            ("90", sojourn.p90),
+            ("99", sojourn.p99),
+            ("99.9", sojourn.p99_9),
+            ("100", sojourn.max),
+        ];
+        percentiles.map(|(percentile, micros)| {
+            let [port, class, half] = labels(of);
+            ([port, class, half, ("percentile", percentile.to_owned())], micros / 1e6)
+        })
+    });
+    let help = "How long packets that were sent within the last minute had waited in the ring";
+    gauge(encoder, "ring_sojourn", help, Some("seconds"), waits)
 }
 
 fn write_ledger(encoder: &mut DescriptorEncoder<'_>, ledger: &[LedgerReport]) -> fmt::Result {
