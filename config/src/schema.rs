@@ -16,12 +16,14 @@ pub fn json_schema() -> serde_json::Value {
 /// The keys of each table.
 pub(crate) mod keys {
     pub(crate) const FILE: &[&str] = &[
-        "region", "fail", "defaults", "workers", "control", "port", "wire", "class", "segment", "service", "contract",
+        "region", "fail", "defaults", "workers", "control", "api", "port", "wire", "class", "segment", "service",
+        "contract",
     ];
     pub(crate) const DROP_IN: &[&str] = &["segment", "service", "contract"];
     pub(crate) const DEFAULTS: &[&str] = &["uncontracted", "other", "layer", "meter", "grain"];
     pub(crate) const WORKERS: &[&str] = &["cpus", "batch", "poll"];
     pub(crate) const CONTROL: &[&str] = &["state", "watch"];
+    pub(crate) const API: &[&str] = &["socket", "listen", "token_file"];
     pub(crate) const PORT: &[&str] = &["name", "interface", "side", "rate", "xdp", "zero_copy"];
     pub(crate) const WIRE: &[&str] = &["ports", "bridge"];
     pub(crate) const CLASS: &[&str] = &[
@@ -73,6 +75,7 @@ struct File {
     defaults: Option<Defaults>,
     workers: Option<Workers>,
     control: Option<Control>,
+    api: Option<Api>,
     #[schemars(length(min = 2))]
     port: Vec<Port>,
     #[schemars(length(min = 1))]
@@ -170,6 +173,18 @@ struct Control {
     state: Option<String>,
     /// When the files change and nobody applies them: "notice" says so, "apply" applies what is valid. Default "notice".
     watch: Option<Watch>,
+}
+
+/// How figures are served over HTTP: metrics, health and the read-only API.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Api {
+    /// Absolute path of the Unix socket. Default: `api.sock` beside the control socket.
+    socket: Option<String>,
+    /// Address and port to listen on beside it: "127.0.0.1:9469", "[::1]:9469". Default: no TCP.
+    listen: Option<String>,
+    /// Absolute path of the file with the token for TCP. Required unless `listen` is a loopback address.
+    token_file: Option<String>,
 }
 
 #[derive(JsonSchema)]
@@ -343,6 +358,7 @@ mod tests {
             ("Defaults", keys::DEFAULTS),
             ("Workers", keys::WORKERS),
             ("Control", keys::CONTROL),
+            ("Api", keys::API),
             ("Port", keys::PORT),
             ("Wire", keys::WIRE),
             ("Class", keys::CLASS),

@@ -4,6 +4,7 @@
 //! the files.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +26,8 @@ pub struct Config {
     pub workers: Workers,
     /// How changes of the configuration are dealt with.
     pub control: Control,
+    /// How figures are served over HTTP.
+    pub api: Api,
     /// At least two.
     pub ports: Vec<Port>,
     /// At least one; no port is in two.
@@ -168,6 +171,17 @@ pub struct Control {
     pub state: PathBuf,
     /// What happens when the files change; default notice.
     pub watch: Watch,
+}
+
+/// How figures are served over HTTP: metrics, health and the read-only API.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Api {
+    /// Absolute path of the Unix socket; `None`: `api.sock` beside the control socket.
+    pub socket: Option<PathBuf>,
+    /// Address to listen on beside it; `None`: no TCP.
+    pub listen: Option<SocketAddr>,
+    /// Absolute path of the file with the token that TCP clients show; always there unless `listen` is a loopback address.
+    pub token_file: Option<PathBuf>,
 }
 
 impl Default for Control {

@@ -13,13 +13,14 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::report::{ContractReport, Count};
 use crate::status::{PortStatus, Status, WorkerStatus, bits};
 
 /// Something that an operator should look at.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Alarm {
     /// Which kind: one of the names above, which never change.
     pub name: String,

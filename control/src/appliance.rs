@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use config::{Config, Loaded, Report};
 use dataplane::cells::SlotId;
 use dataplane::clock::{Clock, MonotonicClock, Nanos};
@@ -20,6 +21,7 @@ use dataplane::sojourn::{PathGauges, RingReading};
 use dataplane::stats::{Amount, KICKS, PathCounters};
 use dataplane::worker::{Poll, Worker, WorkerShared, WorkerState};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use crate::capture::{CaptureError, Captures, LanePorts, Options, Session};
 use crate::compile::{CompileError, Compiled, Compiler};
@@ -27,7 +29,7 @@ use crate::interface::{Interface, InterfaceError};
 use crate::observe::{Observer, Reading, Ring, Totals, WorkerTotals, per_second};
 use crate::plan::{self, Plan, PlanError};
 use crate::publish::{Publisher, wait_for};
-use crate::report::LedgerReport;
+use crate::report::{LedgerReport, TrafficReport};
 use crate::status::{ChangeStatus, Delivered, PortStatus, QueueStatus, RingStatus, Sojourn, Status, WorkerStatus};
 use crate::system::privileges;
 
@@ -146,31 +148,47 @@ pub struct Swapped {
     /// What `check` would warn of.
     pub warnings: Report,
     /// What ran before.
-    pub old: Config,
+    pub old: Arc<Config>,
 }
 
 /// A running gateway.
 pub struct Appliance {
-    config: Config,
+    view: View,
     compiler: Compiler,
-    compiled: Compiled,
     publisher: Publisher,
-    workers: Vec<RunningWorker>,
-    shared: Vec<Arc<WorkerShared>>,
-    ports: Vec<RunningPort>,
     captures: Captures,
+}
+
+/// What runs, to be read by any thread without asking the control thread: one configuration, its table, and the counters.
+///
+/// A view does not change when the table is swapped: take a newer one ([`Appliance::view`]). Reading is relaxed loads and,
+/// for what the kernel counts, system calls; nothing that a worker uses is written. All views have to be dropped before
+/// the appliance is stopped, because they keep interfaces and sockets.
+#[derive(Clone)]
+pub struct View {
+    config: Arc<Config>,
+    compiled: Arc<Compiled>,
+    workers: Vec<Arc<RunningWorker>>,
+    shared: Vec<Arc<WorkerShared>>,
+    ports: Vec<Arc<RunningPort>>,
     started: Instant,
     /// When the current table was published.
     published: Instant,
-    observer: Observer,
+    observer: Arc<ArcSwap<Observer>>,
 }
 
 struct RunningWorker {
     cpu: Option<usize>,
     frames: u64,
-    thread: Option<JoinHandle<Worker<XdpPort>>>,
+    thread: Mutex<Option<JoinHandle<Worker<XdpPort>>>>,
     /// For each lane: queue, and by end of the wire (site, wan) the port and its socket's statistics.
     lanes: Vec<LaneEnds>,
+}
+
+impl RunningWorker {
+    fn has_ended(&self) -> bool {
+        self.thread.lock().as_ref().is_some_and(JoinHandle::is_finished)
+    }
 }
 
 struct LaneEnds {
@@ -205,7 +223,7 @@ impl LaneEnds {
 
 struct RunningPort {
     interface: Interface,
-    attached: Option<Attached>,
+    attached: Mutex<Attached>,
 }
 
 impl Drop for Appliance {
@@ -246,17 +264,19 @@ impl Appliance {
         let mut programs = plan::load_programs(&config, on_stall, STALE_AFTER)?;
         let shares: Vec<Arc<PortShare>> = config.ports.iter().map(|_| Arc::new(PortShare::new())).collect();
         let mut appliance = Self {
-            config,
+            view: View {
+                config: Arc::new(config),
+                compiled: Arc::new(compiled),
+                workers: Vec::new(),
+                shared: Vec::new(),
+                ports: Vec::new(),
+                started: Instant::now(),
+                published: Instant::now(),
+                observer: Arc::default(),
+            },
             compiler,
-            compiled,
             publisher,
-            workers: Vec::new(),
-            shared: Vec::new(),
-            ports: Vec::new(),
             captures: Captures::new(Vec::new(), Vec::new()),
-            started: Instant::now(),
-            published: Instant::now(),
-            observer: Observer::default(),
         };
         // If anything fails from here on, dropping the appliance ends the workers there are.
         appliance.start_workers(&plan, &interfaces, &shares, &mut programs)?;
@@ -280,7 +300,7 @@ impl Appliance {
                 number,
                 planned,
                 plan,
-                &self.config,
+                &self.view.config,
                 interfaces,
                 shares,
                 programs,
@@ -293,39 +313,41 @@ impl Appliance {
                 .zip(built.worker.lanes())
                 .map(|(lane, ends)| LaneEnds::new(lane, ends));
             let lanes = lanes.collect::<Result<_, _>>().map_err(StartError::Thread)?;
-            self.workers.push(RunningWorker {
+            self.view.workers.push(Arc::new(RunningWorker {
                 cpu: planned.cpu,
                 frames: built.frames,
-                thread: None,
+                thread: Mutex::new(None),
                 lanes,
-            });
-            self.shared.push(share);
+            }));
+            self.view.shared.push(share);
             unstarted.push(built.worker);
         }
-        let poll = match self.config.workers.poll {
+        let poll = match self.view.config.workers.poll {
             config::Poll::Busy => Poll::Busy,
             config::Poll::Adaptive => Poll::Adaptive,
         };
-        for (running, worker) in self.workers.iter_mut().zip(unstarted) {
-            running.thread = Some(spawn(worker, running.cpu, poll).map_err(StartError::Thread)?);
+        for (running, worker) in self.view.workers.iter().zip(unstarted) {
+            *running.thread.lock() = Some(spawn(worker, running.cpu, poll).map_err(StartError::Thread)?);
         }
-        let lanes = |worker: &RunningWorker| worker.lanes.iter().map(LaneEnds::for_capture).collect();
-        self.captures = Captures::new(self.shared.clone(), self.workers.iter().map(lanes).collect());
-        wait_for(&self.shared, 1, Duration::from_secs(1));
+        let lanes = |worker: &Arc<RunningWorker>| worker.lanes.iter().map(LaneEnds::for_capture).collect();
+        let workers = self.view.workers.iter().map(lanes).collect();
+        self.captures = Captures::new(self.view.shared.clone(), workers);
+        wait_for(&self.view.shared, 1, Duration::from_secs(1));
         Ok(())
     }
 
     /// Attaches the programs: from here on packets go to the workers.
     fn attach(&mut self, interfaces: Vec<Interface>, programs: Vec<Program>) -> Result<(), StartError> {
-        for ((interface, program), port) in interfaces.into_iter().zip(programs).zip(&self.config.ports) {
+        for ((interface, program), port) in interfaces.into_iter().zip(programs).zip(&self.view.config.ports) {
             let attached = program.attach(&port.interface, interface.index, plan::xdp_mode(port.xdp));
-            self.ports.push(RunningPort {
+            let attached = attached.map_err(|cause| StartError::Program {
+                port: port.name.clone(),
+                cause,
+            })?;
+            self.view.ports.push(Arc::new(RunningPort {
                 interface,
-                attached: Some(attached.map_err(|cause| StartError::Program {
-                    port: port.name.clone(),
-                    cause,
-                })?),
-            });
+                attached: Mutex::new(attached),
+            }));
         }
         Ok(())
     }
@@ -336,13 +358,13 @@ impl Appliance {
     /// # Errors
     /// See [`ReloadError`]; the table before goes on.
     pub fn swap(&mut self, loaded: Loaded) -> Result<Swapped, ReloadError> {
-        if let Some(what) = plan::needs_restart(&self.config, &loaded.config) {
+        if let Some(what) = plan::needs_restart(&self.view.config, &loaded.config) {
             return Err(ReloadError::NeedsRestart { what });
         }
         let compiled = self.compiler.compile(&loaded.config, Timestamp::now())?;
-        let old = std::mem::replace(&mut self.config, loaded.config);
+        let old = std::mem::replace(&mut self.view.config, Arc::new(loaded.config));
         let generation = self.publish(compiled);
-        let taken = wait_for(&self.shared, generation, Duration::from_secs(1));
+        let taken = wait_for(&self.view.shared, generation, Duration::from_secs(1));
         self.retire();
         Ok(Swapped {
             generation,
@@ -355,13 +377,134 @@ impl Appliance {
     /// What runs.
     #[must_use]
     pub fn config(&self) -> &Config {
-        &self.config
+        &self.view.config
     }
 
     /// The table of it.
     #[must_use]
     pub fn compiled(&self) -> &Compiled {
+        &self.view.compiled
+    }
+
+    /// All of it as of now, for others to read.
+    #[must_use]
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// To be called a few times a second: lets old tables go, and swaps the table when a contract begins or ends.
+    /// Returns the generation of a table that came about so.
+    ///
+    /// # Errors
+    /// The contracts of the new period do not compile; the table before goes on.
+    pub fn keep_house(&mut self) -> Result<Option<u64>, CompileError> {
+        self.retire();
+        let now = Timestamp::now();
+        if self.view.compiled.next_change.is_none_or(|change| change > now) {
+            return Ok(None);
+        }
+        let compiled = self.compiler.compile(&self.view.config, now)?;
+        Ok(Some(self.publish(compiled)))
+    }
+
+    /// What has gone wrong that weir cannot mend by itself: an interface that vanished, a worker that ended.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        let gone = self.view.ports.iter().find(|port| port.interface.is_gone());
+        if let Some(port) = gone {
+            return Some(format!(
+                "interface `{}` has vanished: bring it back and start weir again",
+                port.interface.name
+            ));
+        }
+        let ended = self.view.workers.iter().position(|worker| worker.has_ended());
+        ended.map(|worker| format!("worker {worker} has ended by itself: this is an error in weir, please report it"))
+    }
+
+    /// What `weir status` shows, but for what [`Changes`](crate::change::changes::Changes) knows.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.view.status()
+    }
+
+    /// The same with only those contracts whose slots are `wanted`.
+    #[must_use]
+    pub fn status_of(&self, wanted: impl Fn(SlotId) -> bool) -> Status {
+        self.view.status_of(wanted)
+    }
+
+    /// Begins a capture of packets; see [`crate::capture`].
+    ///
+    /// # Errors
+    /// See [`CaptureError`].
+    pub fn capture(&mut self, options: &Options, author: &str) -> Result<Session, CaptureError> {
+        let View { config, compiled, .. } = &self.view;
+        self.captures.begin(options, author, config, compiled)
+    }
+
+    /// Detaches the programs, lets the workers finish what they hold, closes the sockets. Returns the last status.
+    pub fn stop(mut self) -> Status {
+        self.halt();
+        self.view.status()
+    }
+
+    fn halt(&mut self) {
+        privileges::raise_for_stop();
+        self.captures.stop();
+        for port in &self.view.ports {
+            port.attached.lock().detach();
+        }
+        for shared in &self.view.shared {
+            shared.stop();
+        }
+        // Workers give themselves back, and with them their sockets: all are closed here, after the last has ended.
+        let threads = self
+            .view
+            .workers
+            .iter()
+            .filter_map(|worker| worker.thread.lock().take());
+        let _closed: Vec<_> = threads.map(JoinHandle::join).collect();
+    }
+
+    fn publish(&mut self, compiled: Compiled) -> u64 {
+        let generation = compiled.table.generation;
+        self.publisher.publish(compiled.table.clone());
+        self.view.compiled = Arc::new(compiled);
+        self.view.published = Instant::now();
+        self.captures.table_changed(&self.view.config, &self.view.compiled);
+        generation
+    }
+
+    fn retire(&mut self) {
+        self.publisher.retire(self.view.shared.iter().map(|shared| &**shared));
+    }
+}
+
+impl View {
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Its table.
+    #[must_use]
+    pub fn compiled(&self) -> &Compiled {
         &self.compiled
+    }
+
+    /// What each worker shares, in their order.
+    #[must_use]
+    pub fn shared(&self) -> &[Arc<WorkerShared>] {
+        &self.shared
+    }
+
+    /// Port and interface of ports whose interface is no longer the one that was started with.
+    pub fn interfaces_gone(&self) -> impl Iterator<Item = (&str, &str)> {
+        let ports = self.config.ports.iter().zip(&self.ports);
+        ports
+            .filter(|(_, running)| running.interface.is_gone())
+            .map(|(port, _)| (port.name.as_str(), port.interface.as_str()))
     }
 
     /// The priority rings that have carried anything, each port's added up over the workers.
@@ -397,13 +540,14 @@ impl Appliance {
 
     /// What was observed over the last minute.
     #[must_use]
-    pub fn observer(&self) -> &Observer {
-        &self.observer
+    pub fn observer(&self) -> Arc<Observer> {
+        self.observer.load_full()
     }
 
     /// To be called with every tick: reads everything once a second.
-    pub fn observe(&mut self, now: Instant) {
-        if !self.observer.is_due(now) {
+    pub fn observe(&self, now: Instant) {
+        let mut observer = Observer::clone(&self.observer());
+        if !observer.is_due(now) {
             return;
         }
         let mut contracts = Vec::new();
@@ -431,13 +575,14 @@ impl Appliance {
             workers.push(totals);
         }
         let rings = self.rings();
-        self.observer.take(Reading {
+        observer.take(Reading {
             at: now,
             contracts,
             ports,
             workers,
             rings,
         });
+        self.observer.store(Arc::new(observer));
     }
 
     /// Packets that the ledgers cannot explain; the XDP programs' own counters close by construction.
@@ -457,38 +602,6 @@ impl Appliance {
             .flat_map(|shared| shared.ledgers.iter().flatten().map(|published| published.read()))
     }
 
-    /// To be called a few times a second: lets old tables go, and swaps the table when a contract begins or ends.
-    /// Returns the generation of a table that came about so.
-    ///
-    /// # Errors
-    /// The contracts of the new period do not compile; the table before goes on.
-    pub fn keep_house(&mut self) -> Result<Option<u64>, CompileError> {
-        self.retire();
-        let now = Timestamp::now();
-        if self.compiled.next_change.is_none_or(|change| change > now) {
-            return Ok(None);
-        }
-        let compiled = self.compiler.compile(&self.config, now)?;
-        Ok(Some(self.publish(compiled)))
-    }
-
-    /// What has gone wrong that weir cannot mend by itself: an interface that vanished, a worker that ended.
-    #[must_use]
-    pub fn fault(&self) -> Option<String> {
-        let gone = self.ports.iter().find(|port| port.interface.is_gone());
-        if let Some(port) = gone {
-            return Some(format!(
-                "interface `{}` has vanished: bring it back and start weir again",
-                port.interface.name
-            ));
-        }
-        let ended = self
-            .workers
-            .iter()
-            .position(|w| w.thread.as_ref().is_none_or(JoinHandle::is_finished));
-        ended.map(|worker| format!("worker {worker} has ended by itself: this is an error in weir, please report it"))
-    }
-
     /// What `weir status` shows, but for what [`Changes`](crate::change::changes::Changes) knows.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -498,10 +611,22 @@ impl Appliance {
     /// The same with only those contracts whose slots are `wanted`.
     #[must_use]
     pub fn status_of(&self, wanted: impl Fn(SlotId) -> bool) -> Status {
-        let mut traffic = self
-            .compiled
-            .traffic_of(Some(MonotonicClock.now()), Some(&self.observer), wanted);
+        let now = Some(MonotonicClock.now());
+        let mut traffic = self.compiled.traffic_of(now, Some(&self.observer()), wanted);
         traffic.ledger = self.ledger();
+        self.status_with(traffic)
+    }
+
+    /// The same without contracts, of which there may be many; without what is said of all of them: `under_grant_bytes` and
+    /// the alarms of contracts.
+    #[must_use]
+    pub fn status_without_contracts(&self) -> Status {
+        let mut traffic = self.compiled.traffic_without_contracts(Some(&self.observer()));
+        traffic.ledger = self.ledger();
+        self.status_with(traffic)
+    }
+
+    fn status_with(&self, traffic: TrafficReport) -> Status {
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             region: self.config.region.clone(),
@@ -509,7 +634,7 @@ impl Appliance {
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             table_seconds: self.published.elapsed().as_secs_f64(),
             alarms: Vec::new(),
-            windows: self.observer.windows(),
+            windows: self.observer().windows(),
             last_reload_error: None,
             change: ChangeStatus::default(),
             over_grant_bytes: 0,
@@ -522,47 +647,6 @@ impl Appliance {
         status
     }
 
-    /// Begins a capture of packets; see [`crate::capture`].
-    ///
-    /// # Errors
-    /// See [`CaptureError`].
-    pub fn capture(&mut self, options: &Options, author: &str) -> Result<Session, CaptureError> {
-        self.captures.begin(options, author, &self.config, &self.compiled)
-    }
-
-    /// Detaches the programs, lets the workers finish what they hold, closes the sockets. Returns the last status.
-    pub fn stop(mut self) -> Status {
-        self.halt();
-        self.status()
-    }
-
-    fn halt(&mut self) {
-        privileges::raise_for_stop();
-        self.captures.stop();
-        for port in &mut self.ports {
-            port.attached.iter_mut().for_each(Attached::detach);
-        }
-        for shared in &self.shared {
-            shared.stop();
-        }
-        // Workers give themselves back, and with them their sockets: all are closed here, after the last has ended.
-        let threads = self.workers.iter_mut().filter_map(|worker| worker.thread.take());
-        let _closed: Vec<_> = threads.map(JoinHandle::join).collect();
-    }
-
-    fn publish(&mut self, compiled: Compiled) -> u64 {
-        let generation = compiled.table.generation;
-        self.publisher.publish(compiled.table.clone());
-        self.compiled = compiled;
-        self.published = Instant::now();
-        self.captures.table_changed(&self.config, &self.compiled);
-        generation
-    }
-
-    fn retire(&mut self) {
-        self.publisher.retire(self.shared.iter().map(|shared| &**shared));
-    }
-
     fn ledger(&self) -> Vec<LedgerReport> {
         let mut ledger = Vec::new();
         for (worker, shared) in self.workers.iter().zip(&self.shared) {
@@ -570,10 +654,7 @@ impl Appliance {
                 for (end, published) in published.iter().enumerate() {
                     let port = lane.ports[end];
                     let report = LedgerReport::new(&self.config.ports[port].name, lane.queue, &published.read());
-                    let kernel = self.ports[port]
-                        .attached
-                        .as_ref()
-                        .and_then(|a| a.counters(lane.queue).ok());
+                    let kernel = self.ports[port].attached.lock().counters(lane.queue).ok();
                     ledger.push(report.with_kernel(&kernel.unwrap_or_default()));
                 }
             }
@@ -596,14 +677,15 @@ impl Appliance {
     /// Rings and delivered rates.
     fn add_rings(&self, ports: &mut [PortStatus]) {
         let rings = self.rings();
-        let since = self.observer.minute_ago();
+        let observer = self.observer();
+        let since = observer.minute_ago();
         for (number, port) in ports.iter_mut().enumerate() {
             let rate = |since: Option<&Reading>| {
-                let (sent, seconds) = self.observer.sent(number, since);
+                let (sent, seconds) = observer.sent(number, since);
                 per_second(counted_bytes(self.config.defaults.layer, sent) * 8, seconds)
             };
             port.delivered = Delivered {
-                last_second_bps: rate(self.observer.second_ago()),
+                last_second_bps: rate(observer.second_ago()),
                 last_minute_bps: rate(since),
             };
             for (class, slot) in self.compiled.classes() {
@@ -633,7 +715,7 @@ impl Appliance {
         let lanes = || self.workers.iter().flat_map(|worker| &worker.lanes);
         let mut unserved = Vec::new();
         for (number, port) in self.ports.iter().enumerate() {
-            let Some(attached) = &port.attached else { continue };
+            let attached = port.attached.lock();
             for queue in 0..QUEUES_MAX {
                 if lanes().any(|lane| lane.queue == queue && lane.ports.contains(&number)) {
                     continue;
@@ -648,12 +730,11 @@ impl Appliance {
     }
 
     fn worker_status(&self) -> Vec<WorkerStatus> {
-        let status = |(number, (worker, shared)): (usize, (&RunningWorker, &Arc<WorkerShared>))| {
-            let ended = worker.thread.as_ref().is_some_and(JoinHandle::is_finished);
-            let failed = ended && shared.state() != WorkerState::Halt;
-            let done = self.observer.worker(number);
-            let last = self
-                .observer
+        let observer = self.observer();
+        let status = |(number, (worker, shared)): (usize, (&Arc<RunningWorker>, &Arc<WorkerShared>))| {
+            let failed = worker.has_ended() && shared.state() != WorkerState::Halt;
+            let done = observer.worker(number);
+            let last = observer
                 .latest()
                 .and_then(|latest| Some(latest.workers.get(number)?.turns));
             WorkerStatus {
@@ -686,11 +767,7 @@ impl Appliance {
                     config::Side::Wan => "wan",
                 }
                 .to_owned(),
-                xdp: running
-                    .attached
-                    .as_ref()
-                    .map_or("none", |attached| attached.mode().name())
-                    .to_owned(),
+                xdp: running.attached.lock().mode().name().to_owned(),
                 mode: "copy".to_owned(),
                 driver: running.interface.driver.clone(),
                 rate_bps: port.rate_bps,

@@ -304,11 +304,7 @@ impl Compiler {
 impl Compiled {
     /// Every contract of the table by its name, with the slot of its counters.
     pub fn contracts(&self) -> impl Iterator<Item = (ContractName<'_>, SlotId)> {
-        let named = |(key, index): &(SlotKey, ContractIndex)| {
-            let name = self.name_of(key)?;
-            Some((name, self.table.contract(*index).slot))
-        };
-        self.entries.iter().filter_map(named)
+        self.numbered().map(|(number, name)| (name, self.contract(number).slot))
     }
 
     /// The name of a service that this table's classifier knows.
@@ -327,27 +323,7 @@ impl Compiled {
     #[must_use]
     pub fn contract_name(&self, index: ContractIndex) -> Option<ContractName<'_>> {
         // Entries were numbered in this order.
-        let (key, _) = self.entries.get(index.0 as usize)?;
-        self.name_of(key)
-    }
-
-    fn name_of(&self, key: &SlotKey) -> Option<ContractName<'_>> {
-        let SlotKey::Contract {
-            service,
-            class,
-            direction,
-            segment,
-        } = key
-        else {
-            return None;
-        };
-        Some(ContractName {
-            service: &self.names.services[*service as usize],
-            class: &self.names.classes[*class as usize],
-            direction: direction_name(*direction),
-            segment: segment.map(|segment| &*self.names.segments[segment as usize]),
-            region: &self.region,
-        })
+        self.name_of(index.0 as usize)
     }
 
     /// The classes, those of earlier tables included, by their rings.
@@ -393,60 +369,118 @@ impl Compiled {
         observed: Option<&Observer>,
         wanted: impl Fn(SlotId) -> bool,
     ) -> TrafficReport {
+        let mut report = self.traffic_without_contracts(observed);
+        report.contracts = (0..self.entries.len())
+            .filter(|number| wanted(self.contract(*number).slot))
+            .filter_map(|number| self.contract_report(number, now, observed))
+            .collect();
+        report
+    }
+
+    /// The same without contracts and ledger.
+    #[must_use]
+    pub fn traffic_without_contracts(&self, observed: Option<&Observer>) -> TrafficReport {
         let mut report = TrafficReport::default();
-        let active = self.entries.len() - self.idle;
-        for (number, (key, index)) in self.entries.iter().enumerate() {
-            let contract = self.table.contract(*index);
-            if matches!(key, SlotKey::Contract { .. }) && !wanted(contract.slot) {
-                continue;
-            }
-            let counters = Counters::read(&self.table.cells, contract.slot);
-            let rates = observed.map(|observed| observed.rates(contract.slot));
+        for (key, index) in &self.entries {
+            let slot = self.table.contract(*index).slot;
+            let counters = || Counters::read(&self.table.cells, slot);
+            let rates = || observed.map(|observed| observed.rates(slot));
             match key {
-                SlotKey::Contract {
-                    service,
-                    class,
-                    direction,
-                    segment,
-                } => {
-                    let Judge::Meter(meter) = &contract.judge else { continue };
-                    let tokens = now.map(|now| {
-                        let levels = self.table.cells.levels(meter, contract.slot, now);
-                        Tokens {
-                            committed: levels.committed_bytes,
-                            second: levels.second_bytes,
-                        }
-                    });
-                    report.contracts.push(ContractReport {
-                        service: self.names.services[*service as usize].to_string(),
-                        class: self.names.classes[*class as usize].to_string(),
-                        region: self.region.clone(),
-                        direction: direction_name(*direction).to_owned(),
-                        segment: segment.map(|segment| self.names.segments[segment as usize].to_string()),
-                        active: number < active,
-                        rate_bps: meter.committed_rate_bps(),
-                        under_grant_bytes: meter.under_grant_bytes(self.table.cells.workers()),
-                        tokens,
-                        rates,
-                        counters,
-                    });
-                }
+                SlotKey::Contract { .. } => {}
                 SlotKey::Uncontracted { class, direction } => report.uncontracted.push(UncontractedReport {
                     class: self.names.classes[*class as usize].to_string(),
                     direction: direction_name(*direction).to_owned(),
-                    rates,
-                    counters,
+                    rates: rates(),
+                    counters: counters(),
                 }),
-                SlotKey::Other { direction } => {
-                    report.other.push(OtherReport {
-                        direction: direction_name(*direction).to_owned(),
-                        rates,
-                        counters,
-                    });
-                }
+                SlotKey::Other { direction } => report.other.push(OtherReport {
+                    direction: direction_name(*direction).to_owned(),
+                    rates: rates(),
+                    counters: counters(),
+                }),
             }
         }
         report
+    }
+
+    /// Numbers and names of the contracts, in the order of the configuration. A number is good for
+    /// [`contract_report`](Self::contract_report) and the other readers of this table.
+    pub fn numbered(&self) -> impl Iterator<Item = (usize, ContractName<'_>)> {
+        let entries = self.entries.iter().enumerate();
+        entries.filter_map(|(number, (key, _))| Some((number, self.name(key)?)))
+    }
+
+    /// What became of the traffic of one contract. `None`: that number is not a contract's.
+    #[must_use]
+    pub fn contract_report(
+        &self,
+        number: usize,
+        now: Option<Nanos>,
+        observed: Option<&Observer>,
+    ) -> Option<ContractReport> {
+        let (key, index) = self.entries.get(number)?;
+        let name = self.name(key)?;
+        let contract = self.table.contract(*index);
+        let Judge::Meter(meter) = &contract.judge else {
+            return None;
+        };
+        let tokens = now.map(|now| {
+            let levels = self.table.cells.levels(meter, contract.slot, now);
+            Tokens {
+                committed: levels.committed_bytes,
+                second: levels.second_bytes,
+            }
+        });
+        Some(ContractReport {
+            service: name.service.to_owned(),
+            class: name.class.to_owned(),
+            region: self.region.clone(),
+            direction: name.direction.to_owned(),
+            segment: name.segment.map(str::to_owned),
+            active: self.is_active(number),
+            rate_bps: meter.committed_rate_bps(),
+            under_grant_bytes: meter.under_grant_bytes(self.table.cells.workers()),
+            tokens,
+            rates: observed.map(|observed| observed.rates(contract.slot)),
+            counters: Counters::read(&self.table.cells, contract.slot),
+        })
+    }
+
+    /// Whether the contract of this number is within its period.
+    #[must_use]
+    pub fn is_active(&self, number: usize) -> bool {
+        number < self.entries.len() - self.idle
+    }
+
+    /// The contract of this number, as workers have it.
+    #[must_use]
+    pub fn contract(&self, number: usize) -> &Contract {
+        self.table.contract(self.entries[number].1)
+    }
+
+    /// The names of the contract of this number. `None`: that number is not a contract's.
+    #[must_use]
+    pub fn name_of(&self, number: usize) -> Option<ContractName<'_>> {
+        self.name(&self.entries.get(number)?.0)
+    }
+
+    fn name(&self, key: &SlotKey) -> Option<ContractName<'_>> {
+        let SlotKey::Contract {
+            service,
+            class,
+            direction,
+            segment,
+        } = key
+        else {
+            return None;
+        };
+        Some(ContractName {
+            service: &self.names.services[*service as usize],
+            class: &self.names.classes[*class as usize],
+            direction: direction_name(*direction),
+            segment: segment.map(|segment| &*self.names.segments[segment as usize]),
+            region: &self.region,
+        })
     }
 }
 

@@ -22,12 +22,14 @@
 //! - [`capture`]: packets of the running appliance, as pcapng
 //! - [`doctor`]: what of the machine stands in weir's way
 //! - [`bundle`]: what a support engineer asks for, in one file
+//! - [`api`], [`metrics`], [`events`]: the same over HTTP, for monitoring
 //! - [`replay`]: captures in and out (the reader is pktgen's)
 //! - [`demo`]: a virtual network around a real `weir run`
 //! - [`mod@bench`]: what a gateway with these contracts does on this machine
 #![deny(unsafe_code)]
 
 pub mod alarms;
+pub mod api;
 pub mod appliance;
 pub mod bench;
 pub mod bundle;
@@ -36,8 +38,10 @@ pub mod change;
 pub mod compile;
 pub mod demo;
 pub mod doctor;
+pub mod events;
 pub mod explain;
 pub mod interface;
+pub mod metrics;
 pub mod observe;
 pub mod plan;
 pub mod publish;

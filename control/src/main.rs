@@ -149,7 +149,11 @@ enum Command {
     /// Sender, receiver and gateway share the machine. For a box of its own, `pktgen bench` measures between two interfaces.
     Bench(Box<Bench>),
     /// Print the JSON Schema of the configuration, for editors.
-    Schema,
+    Schema {
+        /// Print the OpenAPI document of the HTTP API instead.
+        #[arg(long)]
+        api: bool,
+    },
     /// Write the manual pages of all commands.
     Man {
         /// Directory to write to; it is made if need be.
@@ -235,7 +239,8 @@ fn main() -> ExitCode {
         } => replay(&config, &ReplayOptions { input, port, output }, report.as_deref()),
         Command::Demo { seconds, json } => demo(&DemoOptions { seconds, quiet: json }, json),
         Command::Bench(options) => bench(&options),
-        Command::Schema => print_json(&config::json_schema()),
+        Command::Schema { api: false } => print_json(&config::json_schema()),
+        Command::Schema { api: true } => print_json(&control::api::openapi::document()),
         Command::Man { directory } => command::generate::man(&directory),
         Command::Completions { shell } => command::generate::completions(shell),
     }

@@ -14,6 +14,7 @@ use dataplane::cells::{Cells, SlotId};
 use dataplane::priority::{Half, MAX_CLASSES, RingId};
 use dataplane::sojourn::{RingReading, Waits};
 use dataplane::stats::{Amount, DropReason};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::report::Count;
@@ -26,7 +27,7 @@ const STEP: Duration = Duration::from_secs(10);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Rates of one contract in the counted layer, over one window. Bits per second, rounded down.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rate {
     /// Conforming and nonconforming together.
     pub offered_bps: u64,
@@ -43,7 +44,7 @@ pub struct Rate {
 }
 
 /// Rates over the two windows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rates {
     /// Over the last second.
     pub last_second: Rate,
@@ -52,7 +53,7 @@ pub struct Rates {
 }
 
 /// How many seconds the windows really are. 0: there is no second reading yet, and all rates are 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Windows {
     /// About 1.
     pub last_second: f64,
@@ -160,8 +161,8 @@ impl Ring {
     }
 }
 
-/// The readings that are kept.
-#[derive(Debug, Default)]
+/// The readings that are kept; a copy shares them.
+#[derive(Clone, Debug, Default)]
 pub struct Observer {
     latest: Option<Arc<Reading>>,
     previous: Option<Arc<Reading>>,

@@ -382,6 +382,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Option<String> {
         (workers(old) != workers(new), "`[workers]`"),
         (old.fail != new.fail, "`fail`"),
         (old.control.state != new.control.state, "`[control] state`"),
+        (old.api != new.api, "`[api]`"),
     ];
     changes
         .into_iter()

@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use dataplane::cells::{Cells, SlotId};
 use dataplane::contract::Direction;
 use dataplane::stats::{Amount, DropReason, PathCounters};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::observe::Rates;
 
 /// Packets and bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Count {
     /// Packets.
     pub packets: u64,
@@ -41,7 +42,7 @@ impl std::ops::Add for Count {
 }
 
 /// The counters of one contract, or of what stands in for one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counters {
     /// Conforming and nonconforming together.
     pub offered: Count,
@@ -90,7 +91,7 @@ impl Counters {
 }
 
 /// One contract.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ContractReport {
     /// Service, as configured.
     pub service: String,
@@ -133,7 +134,7 @@ impl ContractReport {
 }
 
 /// Bucket levels in whole bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Tokens {
     /// Committed bucket.
     pub committed: u64,
@@ -142,7 +143,7 @@ pub struct Tokens {
 }
 
 /// Traffic of a class that no contract covers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UncontractedReport {
     /// Class of service.
     pub class: String,
@@ -157,7 +158,7 @@ pub struct UncontractedReport {
 }
 
 /// Packets that are not IP.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OtherReport {
     /// `egress` or `ingress`.
     pub direction: String,
@@ -170,7 +171,7 @@ pub struct OtherReport {
 }
 
 /// The ledger of one receiving queue: received = forwarded + kernel + dropped + held, as of one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LedgerReport {
     /// Receiving port.
     pub port: String,

@@ -5,12 +5,15 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, bounded, select, tick, unbounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::api::board::Board;
+use crate::api::{ApiError, BoundApi};
 use crate::appliance::{Appliance, StartError};
 use crate::capture::CaptureError;
 use crate::change::changes::{Changes, log_warnings};
@@ -45,6 +48,9 @@ pub enum RunError {
         /// What the system said.
         cause: std::io::Error,
     },
+    /// The API could not start.
+    #[error(transparent)]
+    Api(#[from] ApiError),
     /// Signals could not be caught.
     #[error("cannot catch signals: {0}")]
     Signals(std::io::Error),
@@ -76,6 +82,7 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         path: options.socket.clone(),
         cause,
     })?;
+    let bound_api = BoundApi::bind(&appliance.config().api, &options.socket)?;
     // What needs privileges is before this line. Every thread made after it inherits what is left.
     if let Err(error) = privileges::confine_control() {
         tracing::warn!(event = "privileges", "weir keeps its privileges: {error}");
@@ -89,7 +96,7 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         path: options.socket.clone(),
         cause,
     })?;
-    let status = appliance.status();
+    let status = appliance.view().status_without_contracts();
     for port in &status.ports {
         tracing::info!(
             event = "port",
@@ -110,15 +117,20 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         generation = status.generation,
         "running table {} with {} contracts",
         status.generation,
-        status.traffic.contracts.len()
+        appliance.compiled().contracts().count()
     );
 
     let mut changes = Changes::start(disk, texts, &appliance);
+    let board = Arc::new(Board::new(&changes, &appliance));
+    let api = bound_api.start(board.clone())?;
     let mut notifier = Notifier::new();
     notifier.ready();
-    let result = serve(&mut appliance, &mut changes, &mut notifier, &signals, &requests);
+    let result = serve(&mut appliance, &mut changes, &board, &mut notifier, &signals, &requests);
     notifier.stopping();
     drop(listening);
+    // Both hold views of the appliance, and with them its sockets.
+    drop(api);
+    drop(board);
     let last = appliance.stop();
     tracing::info!(
         event = "stop",
@@ -131,6 +143,7 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
 fn serve(
     appliance: &mut Appliance,
     changes: &mut Changes,
+    board: &Board,
     notifier: &mut Notifier,
     signals: &Receiver<i32>,
     requests: &Receiver<Call>,
@@ -149,6 +162,8 @@ fn serve(
             },
             recv(requests) -> call => if let Ok(call) = call {
                 let answer = answer(call.request, &call.author, changes, appliance);
+                // Whoever has an answer finds the API to say the same.
+                board.update(changes, appliance);
                 // A client that no longer waits needs no answer.
                 let _sent = call.answer.send(answer);
             },
@@ -164,6 +179,7 @@ fn serve(
                 logging::tell_kept_back();
             },
         }
+        board.update(changes, appliance);
     }
 }
 
@@ -184,7 +200,7 @@ impl Audit {
         if let Some(fault) = appliance.fault() {
             return Err(RunError::Fault(fault));
         }
-        for (port, queue) in appliance.unserved_queues() {
+        for (port, queue) in appliance.view().unserved_queues() {
             if self.unserved.insert((port.to_owned(), queue)) {
                 tracing::error!(
                     event = "queue_unserved",
@@ -194,7 +210,7 @@ impl Audit {
                 );
             }
         }
-        let unaccounted = appliance.unaccounted();
+        let unaccounted = appliance.view().unaccounted();
         if unaccounted != self.unaccounted {
             self.unaccounted = unaccounted;
             tracing::error!(

@@ -223,32 +223,10 @@ impl ControlSocket {
     /// # Errors
     /// The path cannot be bound, or another weir answers there.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-            group::make_directory(directory)?;
-        }
-        if UnixStream::connect(path).is_ok() {
-            return Err(io::Error::new(
-                io::ErrorKind::AddrInUse,
-                "another weir answers at this socket",
-            ));
-        }
-        match fs::symlink_metadata(path) {
-            Ok(found) if found.file_type().is_socket() => fs::remove_file(path)?,
-            Ok(_) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::AlreadyExists,
-                    "not a socket, so left alone",
-                ));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-        let bound = Self {
-            listener: Some(UnixListener::bind(path)?),
+        Ok(Self {
+            listener: Some(bind(path)?),
             path: path.to_owned(),
-        };
-        group::share_socket(path)?;
-        Ok(bound)
+        })
     }
 
     /// Listens, and passes every request on to `calls`.
@@ -263,6 +241,37 @@ impl ControlSocket {
         }
         Ok(self)
     }
+}
+
+/// Makes a socket at `path` for its owner and the group `weir`, and its directory if need be. A socket left over from a process
+/// that is gone is replaced, one that answers is not.
+///
+/// # Errors
+/// The path cannot be bound, or another weir answers there.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        group::make_directory(directory)?;
+    }
+    if UnixStream::connect(path).is_ok() {
+        return Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another weir answers at this socket",
+        ));
+    }
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => fs::remove_file(path)?,
+        Ok(_) => {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "not a socket, so left alone",
+            ));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = UnixListener::bind(path)?;
+    group::share_socket(path)?;
+    Ok(listener)
 }
 
 impl Drop for ControlSocket {

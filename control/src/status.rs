@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use dataplane::sojourn::{self, Waits};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::alarms::Alarm;
@@ -53,7 +54,7 @@ pub struct Status {
 }
 
 /// What is known of the configuration beside its table.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChangeStatus {
     /// The version that runs; `None`: none could be kept.
     pub applied: Option<Version>,
@@ -66,7 +67,7 @@ pub struct ChangeStatus {
 }
 
 /// A version that goes back by itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TrialStatus {
     /// Seconds left for `weir confirm`.
     pub seconds_left: f64,
@@ -88,7 +89,7 @@ pub struct TrialStatus {
 }
 
 /// One worker.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerStatus {
     /// Its number.
     pub worker: usize,
@@ -116,7 +117,7 @@ pub struct WorkerStatus {
 }
 
 /// One port.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PortStatus {
     /// Name in the configuration.
     pub port: String,
@@ -144,7 +145,7 @@ pub struct PortStatus {
 
 /// What a port sent, in bit/s of the counted layer. With `layer = "l3"` a tag of a frame counts here, but not for the rate:
 /// up to 4 bytes a tag too much.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Delivered {
     /// Over the last second.
     pub last_second_bps: u64,
@@ -153,7 +154,7 @@ pub struct Delivered {
 }
 
 /// A priority ring of a port.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RingStatus {
     /// Class of service.
     pub class: String,
@@ -170,7 +171,7 @@ pub struct RingStatus {
 }
 
 /// Times that packets waited in a ring, in microseconds: at most 12.5 % (or 1 µs) too large, never too small.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sojourn {
     /// Packets that this is of; 0: there were none, and the times mean nothing.
     pub packets: u64,
@@ -208,7 +209,7 @@ impl Sojourn {
 }
 
 /// One queue of a port.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QueueStatus {
     /// Its number.
     pub queue: u32,

@@ -9,6 +9,7 @@
 //! The hosts are as an unmodified machine has them: checksums are left to the device, segments are large, VLAN tags travel
 //! beside the packet. A test that wants otherwise says so. Tests take turns, because the machine has few cores.
 
+pub mod http;
 mod process;
 mod traffic;
 

@@ -1,17 +1,20 @@
 //! The rules. Each table is read and checked even where another failed, so that all errors come at once; the names of
 //! broken tables count as known, so that one error does not cause another.
 
+mod api;
 mod class;
 mod contract;
 mod lint;
 mod port;
 mod service;
 
+use std::path::PathBuf;
+
 use crate::diagnostic::{At, Log, Problem};
 use crate::document::Documents;
 use crate::schema::keys;
 use crate::table::{Names, Table, Value};
-use crate::types::{Config, Conformance, Control, Defaults, OtherRing, Word, Workers};
+use crate::types::{Api, Config, Conformance, Control, Defaults, OtherRing, Word, Workers};
 
 /// The configuration, or `None` with errors in the log.
 pub(crate) fn check(documents: &Documents<'_>, whole: bool, log: &mut Log) -> Option<Config> {
@@ -50,6 +53,7 @@ pub(crate) fn check(documents: &Documents<'_>, whole: bool, log: &mut Log) -> Op
         defaults: found.defaults,
         workers: found.workers,
         control: found.control,
+        api: found.api,
         ports: found.ports,
         wires: found.wires,
         classes: classes.classes,
@@ -76,6 +80,7 @@ struct Boxed {
     defaults: Defaults,
     workers: Workers,
     control: Control,
+    api: Api,
     ports: Vec<crate::types::Port>,
     port_places: Vec<At>,
     wires: Vec<crate::types::Wire>,
@@ -88,6 +93,7 @@ fn check_box<'t>(base: &Table<'t>, whole: bool, classes: &mut class::Classes<'t>
     let defaults = check_defaults(base, classes, log);
     let workers = check_workers(base, log);
     let control = check_control(base, log);
+    let api = api::api(base, log);
     let (ports, port_names, port_places) = port::ports(base, whole, log);
     let wires = port::wires(base, &ports, &port_names, log);
     let ports = ports.into_iter().collect::<Option<Vec<_>>>();
@@ -97,6 +103,7 @@ fn check_box<'t>(base: &Table<'t>, whole: bool, classes: &mut class::Classes<'t>
         defaults,
         workers,
         control,
+        api,
         ports: ports?,
         port_places,
         wires,
@@ -228,17 +235,23 @@ fn check_control(base: &Table<'_>, log: &mut Log) -> Control {
     let Some(table) = sub_table(base, "control", "[control]", keys::CONTROL, log) else {
         return control;
     };
-    if let Some(value) = table.get("state")
-        && let Some(text) = value.string(log)
-    {
-        control.state = text.into();
-        if !control.state.is_absolute() || text.contains('\0') {
-            let problem = Problem::new(value.at, "`state` is not an absolute path").label("not an absolute path");
-            log.error(problem.help("write a directory from the root on: state = \"/var/lib/weir\""));
-        }
+    let help = "write a directory from the root on: state = \"/var/lib/weir\"";
+    if let Some(state) = table.get("state").and_then(|value| absolute_path(value, help, log)) {
+        control.state = state;
     }
     control.watch = word_or_default(&table, "watch", log);
     control
+}
+
+fn absolute_path(value: Value<'_>, help: &str, log: &mut Log) -> Option<PathBuf> {
+    let text = value.string(log)?;
+    let path = PathBuf::from(text);
+    if path.is_absolute() && !text.contains('\0') {
+        return Some(path);
+    }
+    let problem = Problem::new(value.at, format!("`{}` is not an absolute path", value.key));
+    log.error(problem.label("not an absolute path").help(help));
+    None
 }
 
 fn refuse_box_keys(drop_in: &Table<'_>, log: &mut Log) {

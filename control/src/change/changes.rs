@@ -24,7 +24,7 @@ use crate::change::messages::{CONFIRM_MAX, Done, HistoryReport, Refusal, Running
 use crate::change::samples::{Samples, Series};
 use crate::change::trial::{Conforming, Slow, Trial, Verdict};
 use crate::socket;
-use crate::status::{Status, TrialStatus, micros};
+use crate::status::{ChangeStatus, Status, TrialStatus, micros};
 use crate::top::selection::{self, TopStatus, TopWish};
 
 /// The state of changes.
@@ -151,7 +151,7 @@ impl Changes {
         let table = &appliance.compiled().table;
         self.samples
             .tick(now, &table.cells, table.contracts.iter().map(|contract| contract.slot));
-        appliance.observe(now);
+        appliance.view().observe(now);
         self.watch_trial(now, appliance);
         if let Some(texts) = self.disk.look(now) {
             self.disk_changed(&texts, appliance);
@@ -389,19 +389,39 @@ impl Changes {
 
     fn complete(&self, mut status: Status) -> Status {
         status.last_reload_error = self.last_error.clone();
-        status.change.applied = self.version.clone();
-        status.change.disk = Some(self.disk_status.clone());
-        status.change.history_error = self.history_error.clone();
-        status.change.trial = self.trial.as_ref().map(|trial| TrialStatus {
-            seconds_left: trial.until.saturating_duration_since(Instant::now()).as_secs_f64(),
-            previous: trial.previous,
-            conforming_packets: trial.seen.packets,
-            conforming_lost: trial.seen.lost,
-            max_loss_ppm: trial.max_loss_ppm,
-            max_latency_us: trial.max_latency_ns.map(|ns| ns / 1_000),
-            p99_us: trial.slowest.map(|slow| slow.p99_ns as f64 / 1_000.0),
-        });
+        status.change = self.change_status();
         status
+    }
+
+    /// The part of the status that is of changes.
+    #[must_use]
+    pub fn change_status(&self) -> ChangeStatus {
+        ChangeStatus {
+            applied: self.version.clone(),
+            trial: self.trial.as_ref().map(|trial| TrialStatus {
+                seconds_left: trial.until.saturating_duration_since(Instant::now()).as_secs_f64(),
+                previous: trial.previous,
+                conforming_packets: trial.seen.packets,
+                conforming_lost: trial.seen.lost,
+                max_loss_ppm: trial.max_loss_ppm,
+                max_latency_us: trial.max_latency_ns.map(|ns| ns / 1_000),
+                p99_us: trial.slowest.map(|slow| slow.p99_ns as f64 / 1_000.0),
+            }),
+            disk: Some(self.disk_status.clone()),
+            history_error: self.history_error.clone(),
+        }
+    }
+
+    /// Error of the last reload, apply or rollback, if it was refused.
+    #[must_use]
+    pub fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+
+    /// The texts that run.
+    #[must_use]
+    pub fn texts(&self) -> &Texts {
+        &self.running
     }
 
     /// As [`swap`](Self::swap), to what the disk has just been found to have; if it is refused, the disk differs.
@@ -518,7 +538,7 @@ impl Changes {
             max_loss_ppm: limits.max_loss_ppm,
             max_latency_ns: limits.max_latency_us.map(|us| us.saturating_mul(1_000)),
             before: counters(appliance).collect(),
-            rings: appliance.rings(),
+            rings: appliance.view().rings(),
             seen: Conforming::default(),
             worst: None,
             slowest: None,
@@ -534,7 +554,7 @@ impl Changes {
         let Some(trial) = &mut self.trial else { return };
         if now.saturating_duration_since(self.observed) >= OBSERVE {
             self.observed = now;
-            trial.observe(counters(appliance), &appliance.rings());
+            trial.observe(counters(appliance), &appliance.view().rings());
         }
         let Some(verdict) = trial.verdict(now) else { return };
         let Some(trial) = self.trial.take() else { return };

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use config::{Report, Texts};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How long the files must be still before they are read.
 pub const SETTLE: Duration = Duration::from_secs(1);
 
 /// What the disk has, seen from what runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DiskStatus {
     /// In a sentence: `as it runs`, or `changed since …`.
     pub summary: String,

@@ -1,6 +1,7 @@
 //! What each thing of a configuration consists of, and how a property that became another is put in words.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 
 use config::units::format_rate;
 use config::{Config, Contract, Meter, Word};
@@ -164,7 +165,17 @@ pub(crate) fn box_fields(config: &Config) -> Fields {
         ("poll", word(config.workers.poll)),
         ("state", Field::Text(Some(config.control.state.display().to_string()))),
         ("watch", word(config.control.watch)),
+        ("api socket", path(config.api.socket.as_ref())),
+        (
+            "api listen",
+            Field::Text(config.api.listen.map(|address| address.to_string())),
+        ),
+        ("api token_file", path(config.api.token_file.as_ref())),
     ]
+}
+
+fn path(path: Option<&PathBuf>) -> Field {
+    Field::Text(path.map(|path| path.display().to_string()))
 }
 
 pub(crate) fn port_fields(port: &config::Port) -> Fields {

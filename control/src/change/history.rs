@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use config::Texts;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Versions kept.
@@ -26,7 +27,7 @@ pub const VERSIONS_MAX: usize = 100;
 pub const BYTES_MAX: u64 = 1 << 30;
 
 /// What is known of a version, without its texts.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Version {
     /// From 1, never given twice while the newest is kept.
     pub number: u64,
@@ -68,7 +69,7 @@ impl fmt::Display for Version {
 }
 
 /// What a restart must know of a trial.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TrialRecord {
     /// The version to go back to.
     pub previous: u64,
@@ -84,7 +85,7 @@ pub struct TrialRecord {
 }
 
 /// How a version came to run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum How {
     /// weir started with it.

@@ -57,7 +57,7 @@ impl Notifier {
     pub fn tick(&mut self, appliance: &Appliance) {
         let now = Instant::now();
         if let Some(watchdog) = &mut self.watchdog
-            && watchdog.is_fed(&appliance.turns(), now)
+            && watchdog.is_fed(&appliance.view().turns(), now)
         {
             tell(&[NotifyState::Watchdog]);
         }
@@ -95,7 +95,7 @@ impl Carried {
             forwarded: 0,
             dropped: 0,
         };
-        for path in appliance.path_counters() {
+        for path in appliance.view().path_counters() {
             sum.received += path.received.bytes;
             sum.forwarded += path.forwarded.bytes;
             sum.dropped += path.dropped.iter().map(|dropped| dropped.bytes).sum::<u64>();

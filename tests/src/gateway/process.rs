@@ -181,6 +181,17 @@ impl Weir {
         }
     }
 
+    /// How many file descriptors it has open.
+    ///
+    /// # Panics
+    ///
+    /// When it has ended.
+    #[must_use]
+    pub fn open_files(&self) -> usize {
+        let directory = format!("/proc/{}/fd", self.child.id());
+        std::fs::read_dir(directory).expect("a running process").count()
+    }
+
     /// Sends a signal.
     ///
     /// # Panics

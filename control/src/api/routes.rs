@@ -1,0 +1,202 @@
+//! What is served where. One list: the router is made of it, and so is the OpenAPI document.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use parking_lot::Mutex;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use tokio::sync::Semaphore;
+
+use crate::api::auth::Token;
+use crate::api::board::Board;
+use crate::api::handlers::{self, error};
+use crate::api::health::{Health, Watcher};
+use crate::change::messages::HistoryReport;
+
+/// Scrapes written at once; others wait for [`handlers`] to be free, and are told to come again if that takes long.
+pub const SCRAPES_MAX: usize = 4;
+
+/// Most bytes of a request's body that are let pass; nothing here reads one.
+const BODY_MAX: u64 = 8 << 10;
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct App {
+    pub(super) board: Arc<Board>,
+    pub(super) watcher: Arc<Mutex<Watcher>>,
+    pub(super) scrapes: Arc<Semaphore>,
+}
+
+impl App {
+    pub(super) fn new(board: Arc<Board>) -> Self {
+        Self {
+            board,
+            watcher: Arc::default(),
+            scrapes: Arc::new(Semaphore::new(SCRAPES_MAX)),
+        }
+    }
+
+    pub(super) fn look(&self) {
+        self.watcher.lock().look(&self.board);
+    }
+}
+
+/// One path.
+pub(super) struct Route {
+    pub(super) path: &'static str,
+    /// In a sentence.
+    pub(super) summary: &'static str,
+    /// Whether TCP clients are served without a token.
+    pub(super) is_open: bool,
+    /// Parameters of the query.
+    pub(super) parameters: Option<SchemaOf>,
+    pub(super) answer: Answer,
+    /// Other statuses than 200 that come with the same form of answer.
+    pub(super) also: &'static [(u16, &'static str)],
+    method: MethodRouter<App>,
+}
+
+/// Makes the schema of a type.
+pub(super) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
+/// What is answered.
+pub(super) enum Answer {
+    /// JSON of this form.
+    Json(SchemaOf),
+    /// Text of these media types, as the client accepts.
+    Text(&'static [&'static str]),
+}
+
+fn schema_of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
+impl Route {
+    fn json<T: JsonSchema>(path: &'static str, summary: &'static str, method: MethodRouter<App>) -> Self {
+        Self {
+            path,
+            summary,
+            is_open: false,
+            parameters: None,
+            answer: Answer::Json(schema_of::<T>),
+            also: &[],
+            method,
+        }
+    }
+
+    fn health(path: &'static str, summary: &'static str, method: MethodRouter<App>) -> Self {
+        Self {
+            is_open: true,
+            also: &[(503, "There is a reason against it.")],
+            ..Self::json::<Health>(path, summary, method)
+        }
+    }
+
+    fn asked_with<P: JsonSchema>(self) -> Self {
+        Self {
+            parameters: Some(schema_of::<P>),
+            ..self
+        }
+    }
+}
+
+/// Every path there is.
+pub(super) fn routes() -> Vec<Route> {
+    use handlers as h;
+    vec![
+        Route {
+            answer: Answer::Text(&[crate::metrics::CONTENT_TYPE, crate::metrics::text::CONTENT_TYPE]),
+            ..Route::json::<()>("/metrics", "All figures, for Prometheus.", get(h::metrics))
+        },
+        Route::health("/livez", "Whether weir goes round; if not, restart it.", get(h::livez)),
+        Route::health(
+            "/readyz",
+            "Whether packets are judged and forwarded as the current table says.",
+            get(h::readyz),
+        ),
+        Route::json::<h::Overview>(
+            "/api/v1/status",
+            "What `weir status --json` prints, with the number of contracts instead of the contracts.",
+            get(h::status),
+        ),
+        Route::json::<h::Contracts>(
+            "/api/v1/contracts",
+            "Contracts with their counters, in the order of the configuration.",
+            get(h::contracts),
+        )
+        .asked_with::<h::ContractsQuery>(),
+        Route::json::<h::Ports>(
+            "/api/v1/ports",
+            "Ports, their queues, and their ledgers.",
+            get(h::ports),
+        ),
+        Route::json::<h::Workers>("/api/v1/workers", "The worker threads.", get(h::workers)),
+        Route::json::<HistoryReport>("/api/v1/history", "The versions that were applied.", get(h::history)),
+        Route::json::<h::Events>(
+            "/api/v1/events",
+            "What happened lately: swaps, refusals, trials, links, workers.",
+            get(h::events),
+        )
+        .asked_with::<h::EventsQuery>(),
+    ]
+}
+
+/// All of it; with a token, only for those who show it.
+pub(super) fn router(app: App, token: Option<Token>) -> Router {
+    let router = routes()
+        .into_iter()
+        .fold(Router::new(), |router, route| router.route(route.path, route.method));
+    let router = router
+        .fallback(|| async {
+            error(
+                StatusCode::NOT_FOUND,
+                "there is nothing at this path: see `weir schema --api`",
+            )
+        })
+        .method_not_allowed_fallback(|| async {
+            error(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "everything here is read with GET or HEAD",
+            )
+        });
+    let router = match token {
+        Some(token) => router.layer(middleware::from_fn_with_state(token, ask_for_token)),
+        None => router,
+    };
+    router.layer(middleware::from_fn(refuse_body)).with_state(app)
+}
+
+async fn ask_for_token(State(token): State<Token>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let is_open = routes().iter().any(|route| route.is_open && route.path == path);
+    let shown = request.headers().get(header::AUTHORIZATION);
+    if is_open || shown.is_some_and(|header| token.is_shown_by(header.as_bytes())) {
+        return next.run(request).await;
+    }
+    let why = match shown {
+        None => "show the token of `[api] token_file`: Authorization: Bearer TOKEN",
+        Some(_) => "this is not the token of `[api] token_file`",
+    };
+    let challenge = [(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))];
+    (challenge, error(StatusCode::UNAUTHORIZED, why)).into_response()
+}
+
+/// Nothing here takes a body. One that is large, or of unknown length, is refused before any of it is read.
+async fn refuse_body(request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let length = headers.get(header::CONTENT_LENGTH);
+    let length = length
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
+        .unwrap_or(0);
+    if length <= BODY_MAX && !headers.contains_key(header::TRANSFER_ENCODING) {
+        return next.run(request).await;
+    }
+    let close = [(header::CONNECTION, HeaderValue::from_static("close"))];
+    let refusal = error(StatusCode::PAYLOAD_TOO_LARGE, "nothing here takes a request body");
+    (close, refusal).into_response()
+}
