@@ -393,3 +393,147 @@ impl PathTap {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(at: u64, slot: u32, bytes: &[u8]) -> Event<'_> {
+        Event {
+            at: Nanos(at),
+            generation: 1,
+            slot: SlotId(slot),
+            half: Half::Nonconforming,
+            color: None,
+            dropped: Some(DropReason::Policed),
+            head: None,
+            sampled: false,
+            waited: None,
+            bytes,
+            wire_len: bytes.len() as u32,
+        }
+    }
+
+    fn path_tap(wish: TapWish, slots: Option<&[SlotId]>, stream: &Arc<TapStream>) -> PathTap {
+        let tap = Arc::new(Tap::new(wish, slots, [false, true].into(), stream.clone()));
+        assert!(PathTap::new(&tap, 0).is_none() && PathTap::new(&tap, 7).is_none());
+        PathTap::new(&tap, 1).unwrap()
+    }
+
+    const DROPPED: TapWish = TapWish {
+        dropped: true,
+        remarked: false,
+        every: 0,
+    };
+
+    #[test]
+    fn a_rate_grants_a_second_at_once_and_then_whole_tokens() {
+        let stream = TapStream::new(1, 100, 64);
+        let granted = |at: u64, tries: usize| (0..tries).filter(|_| stream.take_token(Nanos(at))).count();
+        let start = 5 * Nanos::SECOND.0;
+        assert_eq!(granted(start, 150), 100);
+        assert_eq!(granted(start + 9_999_999, 2), 0);
+        assert_eq!(granted(start + 10_000_000, 2), 1);
+        // 15 ms, and 15 ms: the half tokens are not lost.
+        assert_eq!(granted(start + 25_000_000, 2), 1);
+        assert_eq!(granted(start + 40_000_000, 3), 2);
+        assert_eq!(granted(start + 60 * Nanos::SECOND.0, 500), 100);
+        assert_eq!(granted(u64::MAX, 500), 100);
+    }
+
+    #[test]
+    fn what_is_not_asked_for_is_not_copied() {
+        let stream = Arc::new(TapStream::new(1, 1000, 64));
+        let tap = path_tap(DROPPED, Some(&[SlotId(3), SlotId(64)]), &stream);
+        for slot in [0, 3, 64, 65, 1000] {
+            tap.see(&event(0, slot, &[slot as u8; 80]));
+        }
+        tap.see(&Event {
+            dropped: None,
+            head: Some([0; HEAD]),
+            ..event(0, 3, &[9; 80])
+        });
+        let slots: Vec<u32> = std::iter::from_fn(|| stream.pop())
+            .map(|record| record.slot.0)
+            .collect();
+        assert_eq!((slots, stream.missed(1)), (vec![3, 64], 0));
+    }
+
+    #[test]
+    fn one_of_so_many_is_sampled() {
+        let stream = Arc::new(TapStream::new(1, 1000, 64));
+        let wish = TapWish {
+            every: 4,
+            ..TapWish::default()
+        };
+        let tap = path_tap(wish, Some(&[SlotId(1)]), &stream);
+        let sampled: Vec<bool> = (0..9).map(|_| tap.sample(SlotId(1))).collect();
+        assert_eq!(sampled.iter().filter(|sampled| **sampled).count(), 3, "{sampled:?}");
+        assert!(sampled[0] && sampled[4] && sampled[8]);
+        assert!(!tap.sample(SlotId(2)));
+    }
+
+    #[test]
+    fn a_re_marked_packet_is_known_as_it_was() {
+        let stream = Arc::new(TapStream::new(1, 1000, 64));
+        let wish = TapWish {
+            remarked: true,
+            ..TapWish::default()
+        };
+        let tap = path_tap(wish, None, &stream);
+        for len in [20, HEAD, 64, 1500] {
+            let (before, mut after) = (vec![7; len], vec![7; len]);
+            after[15] = 8;
+            tap.see(&Event {
+                dropped: None,
+                head: Some(head(&before)),
+                ..event(0, 0, &after)
+            });
+            let record = stream.pop().unwrap();
+            let kept = len.min(64);
+            assert_eq!(
+                (record.before().as_ref(), record.after()),
+                (&before[..kept], &after[..kept])
+            );
+            stream.give_back(record);
+        }
+    }
+
+    #[test]
+    fn every_event_is_handed_on_whole_or_counted_as_missed() {
+        const EVENTS: u64 = 200_000;
+        let stream = Arc::new(TapStream::new(1, u32::MAX, 64));
+        let records = stream.free.len() as u64;
+        let tap = path_tap(DROPPED, None, &stream);
+        // Nobody drains at first: exactly as many as there are records get through.
+        for at in 0..records + 10 {
+            tap.see(&event(at, 0, &[at as u8; 64]));
+        }
+        assert_eq!(
+            (stream.full.len() as u64, stream.missed(1), stream.capped()),
+            (records, 10, 0)
+        );
+        let worker = std::thread::spawn(move || {
+            for at in records + 10..EVENTS {
+                tap.see(&event(at, 0, &[at as u8; 64]));
+            }
+        });
+        let (mut handed, mut last) = (0, None);
+        let mut drain = || {
+            while let Some(record) = stream.pop() {
+                assert!(last < Some(record.at), "in order, and none twice");
+                last = Some(record.at);
+                assert!(record.after() == [record.at.0 as u8; 64], "whole");
+                handed += 1;
+                stream.give_back(record);
+            }
+        };
+        while !worker.is_finished() {
+            drain();
+        }
+        worker.join().unwrap();
+        drain();
+        assert_eq!(handed + stream.missed(1), EVENTS);
+        assert_eq!(stream.free.len() as u64, records, "no record is lost");
+    }
+}

@@ -146,10 +146,17 @@ struct Running {
     workers: Vec<Arc<WorkerShared>>,
     lanes: Vec<Vec<LanePorts>>,
     streams: Vec<Arc<TapStream>>,
-    /// All taps there have been, so that a worker frees none.
-    taps: Mutex<Vec<Arc<Tap>>>,
+    hung: Mutex<Hung>,
     names: ArcSwap<Names>,
     stop: AtomicBool,
+}
+
+#[derive(Default)]
+struct Hung {
+    /// All taps there have been, so that a worker frees none.
+    taps: Vec<Arc<Tap>>,
+    /// They have been taken off, for good.
+    is_over: bool,
 }
 
 /// Time that workers have to let a tap go: they look at every turn, and sleep 10 ms at most.
@@ -180,7 +187,7 @@ impl Captures {
         compiled: &Compiled,
     ) -> Result<Session, CaptureError> {
         check(options, config)?;
-        if let Some(running) = self.running.upgrade() {
+        if let Some(running) = self.running.upgrade().filter(|running| !running.hung.lock().is_over) {
             return Err(CaptureError::Busy {
                 author: running.author.clone(),
                 seconds: running.began.elapsed().as_secs(),
@@ -194,7 +201,7 @@ impl Captures {
             workers: self.workers.clone(),
             lanes: self.lanes.clone(),
             streams: self.lanes.iter().map(stream).collect(),
-            taps: Mutex::default(),
+            hung: Mutex::default(),
             names: ArcSwap::from_pointee(Names::default()),
             stop: AtomicBool::new(false),
         });
@@ -233,26 +240,37 @@ impl Running {
             every: options.every,
         };
         self.names.store(Arc::new(names));
+        let mut hung = self.hung.lock();
+        if hung.is_over {
+            return;
+        }
         for ((worker, lanes), stream) in self.workers.iter().zip(&self.lanes).zip(&self.streams) {
             let paths = lanes
                 .iter()
                 .flat_map(|lane| [0, 1].map(|way| wants_path(options, config, *lane, way)));
             let wanted: Option<&[SlotId]> = wanted.as_deref();
             let tap = Arc::new(Tap::new(wish, wanted, paths.collect(), stream.clone()));
-            self.taps.lock().push(tap.clone());
+            hung.taps.push(tap.clone());
             worker.tap.set(Some(tap));
+        }
+    }
+
+    /// Takes the taps off; the next capture may begin.
+    fn take_off(&self) {
+        let mut hung = self.hung.lock();
+        if !hung.is_over {
+            self.workers.iter().for_each(|worker| worker.tap.set(None));
+            hung.is_over = true;
         }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        for worker in &self.workers {
-            worker.tap.set(None);
-        }
+        self.take_off();
         let deadline = Instant::now() + LET_GO;
-        let taps = self.taps.lock();
-        while taps.iter().any(|tap| Arc::strong_count(tap) > 1) && Instant::now() < deadline {
+        let hung = self.hung.lock();
+        while hung.taps.iter().any(|tap| Arc::strong_count(tap) > 1) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
     }

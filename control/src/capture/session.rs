@@ -103,6 +103,8 @@ impl Session {
             }
             sending.push(TURN, STALLED)?;
         };
+        // Before the client hears of the end: it may begin another one at once.
+        self.running.take_off();
         // What was recorded before the end belongs to it, but not without end where traffic goes on.
         if ended != "count" {
             capture.drain()?;

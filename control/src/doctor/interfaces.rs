@@ -540,7 +540,7 @@ fn ends(config: &Config, wire: &Wire, facts: &[Facts], findings: &mut Findings) 
         config.ports[wire.site].name, config.ports[wire.wan].name
     );
     if let (Some(of_site), Some(of_wan)) = (site.queues, wan.queues) {
-        let found = format!("{} and {} receive queues", of_site, of_wan);
+        let found = format!("{of_site} and {of_wan} receive queues");
         let named = config.workers.cpus.len();
         let less = of_site.min(of_wan).min(QUEUES_MAX);
         if of_site != of_wan || of_site > QUEUES_MAX {

@@ -6,7 +6,7 @@ use super::root::{Root, list_text, numbers};
 
 const ABOUT: &str = "machine";
 
-/// Oldest kernel that the manual names (docs/OPERATING.md); nothing older has been tried.
+/// Oldest kernel: the XDP program calls `bpf_xdp_get_buff_len`.
 const KERNEL_MIN: (u32, u32) = (5, 18);
 /// From here on a wake-up sends 128 packets in copy mode instead of 32.
 const KERNEL_GOOD: (u32, u32) = (6, 17);
@@ -63,29 +63,23 @@ const CAP_IPC_LOCK: u32 = 14;
 fn privileges(root: &Root, findings: &mut Findings) {
     let status = root.text("proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let Some(effective) = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()) else {
-        return unknown(findings, "capabilities", "/proc/self/status");
-    };
-    let has = |bit: u32| effective >> bit & 1 == 1;
+    let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    let has = |bit: u32| effective.is_some_and(|effective| effective >> bit & 1 == 1);
     let missing: Vec<&str> = CAPABILITIES
         .iter()
         .filter(|(bit, _)| !has(*bit))
         .map(|(_, name)| *name)
         .collect();
-    if missing.is_empty() {
+    if effective.is_none() {
+        unknown(findings, "capabilities", "/proc/self/status");
+    } else if missing.is_empty() {
         findings.ok(ABOUT, "capabilities", "this user may run weir");
     } else {
         let found = format!("this user lacks {}", missing.join(", "));
         let why =
             "`weir run` needs them (systemd gives them to the service); some of what follows cannot be read without";
-        findings.add(
-            Level::Note,
-            ABOUT,
-            "capabilities",
-            found,
-            why,
-            Some("sudo weir doctor".into()),
-        );
+        let remedy = Some("sudo weir doctor".into());
+        findings.add(Level::Note, ABOUT, "capabilities", found, why, remedy);
     }
     limit(
         root,
