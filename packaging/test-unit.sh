@@ -22,7 +22,7 @@ if [ "${1:-}" != --inside ]; then
         ip -n "$netns" link add "$port" type veth peer name "far-$port"
         ip -n "$netns" link set "far-$port" up
     done
-    bash -c 'echo $$ > "$1/cgroup.procs"; shift; exec unshare --cgroup --mount "$@"' sh "$group" \
+    bash -c 'echo $$ > "$1/cgroup.procs"; shift; exec unshare --cgroup --mount --pid --fork --mount-proc "$@"' sh "$group" \
         "$0" --inside "$deb" "$root" "$netns"
     exit
 fi
@@ -124,7 +124,7 @@ UNIT
 chroot "$root" systemctl --quiet enable try.service
 timeout 150 systemd-nspawn --quiet --register=no --keep-unit --directory="$root" --network-namespace-path="/run/netns/$netns" \
     --capability=CAP_NET_ADMIN,CAP_NET_RAW,CAP_BPF,CAP_IPC_LOCK --system-call-filter=bpf --console=pipe \
-    --boot --unit=multi-user.target < /dev/null > "$root/../console" 2>&1 || true
+    --boot systemd.unit=multi-user.target < /dev/null > "$root/../console" 2>&1 || true
 cat "$root/root/log" || tail -50 "$root/../console"
 grep -q passed "$result" || { tail -30 "$root/../console"; chroot "$root" journalctl -u weir --no-pager -n 30 || true; echo "FAILED" >&2; exit 1; }
 echo "systemd runs the unit"
