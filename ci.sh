@@ -50,7 +50,9 @@ fi
 
 step "Debian package"
 if [ "$(id -u)" = 0 ] && command -v cargo-deb >/dev/null; then
-    packaging/test-deb.sh
+    deb=$(packaging/build-deb.sh | tail -1)
+    packaging/test-deb.sh "$deb"
+    packaging/test-unit.sh "$deb"
 else
     echo "SKIPPED (needs root and cargo-deb): packaging/test-deb.sh"
 fi

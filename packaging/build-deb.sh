@@ -22,10 +22,11 @@ mkdir -p "$stage"/{weir,man/man1,bash-completion/completions,zsh/vendor-completi
 for extra in grafana prometheus; do
     if [ -d "packaging/$extra" ]; then cp -r "packaging/$extra" "$stage/weir/"; fi
 done
+gzip -9n < CHANGELOG.md > "$stage/changelog.gz"
 version=$(cargo metadata --format-version 1 --no-deps --locked | python3 -c '
 import json, sys
 print(next(p["version"] for p in json.load(sys.stdin)["packages"] if p["name"] == "weir"))')
-printf 'weir (%s-1) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n -- weir maintainers <weir@localhost>  %s\n' \
+printf 'weir (%s-1) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n -- weir maintainers <maintainers@weir.example.org>  %s\n' \
     "$version" "$(date -Ru -d "@${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}")" > "$stage/changelog"
 
 cargo deb -p weir --no-build --profile "$profile" ${DEB_VERSION:+--deb-version "$DEB_VERSION"} ${OUTPUT:+--output "$OUTPUT"}

@@ -573,7 +573,7 @@ impl Changes {
                 }
             }
             Err(error) => {
-                tracing::error!(event = "trial", reason = %error, "it could not go back, and goes on: {error}")
+                tracing::error!(event = "trial", reason = %error, "it could not go back, and goes on: {error}");
             }
         }
     }
@@ -609,7 +609,7 @@ impl Changes {
                     .iter()
                     .for_each(|note| tracing::warn!(event = "note", "{note}")),
                 Err(error) => {
-                    tracing::error!(event = "disk", reason = %error, "the files on disk have changed and cannot be applied: {error}")
+                    tracing::error!(event = "disk", reason = %error, "the files on disk have changed and cannot be applied: {error}");
                 }
             }
             return;
