@@ -367,7 +367,8 @@ fn check(path: &Path, json: bool) -> ExitCode {
 }
 
 fn status(socket: &Path, json: bool) -> ExitCode {
-    match ask(socket, &Request::Status) {
+    let request = if json { Request::Status } else { Request::Summary };
+    match ask(socket, &request) {
         Ok(Response::Status(status)) if json => print_json(&status),
         Ok(Response::Status(status)) => {
             print!("{}", status.to_text());

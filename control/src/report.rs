@@ -90,7 +90,7 @@ impl Counters {
 }
 
 /// One contract.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ContractReport {
     /// Service, as configured.
     pub service: String,

@@ -180,7 +180,7 @@ impl Path {
         if judged.half == Half::Nonconforming {
             match (contract.action, judged.family) {
                 (Action::Drop, _) => {
-                    return self.drop(packet, DropReason::Policed, judged.half, slot, counted, pool, cells);
+                    return self.drop(packet, DropReason::Policed, judged, slot, pool, cells);
                 }
                 (Action::Remark, Some(family)) => {
                     let bytes = umem.bytes_mut(&mut packet.frame);
@@ -191,7 +191,7 @@ impl Path {
                 (Action::Remark | Action::Queue, _) => {}
             }
             if pool.is_low() {
-                return self.drop(packet, DropReason::FramesLow, judged.half, slot, counted, pool, cells);
+                return self.drop(packet, DropReason::FramesLow, judged, slot, pool, cells);
             }
         }
         let wire_len = packet.wire_len;
@@ -214,7 +214,7 @@ impl Path {
                     Refused::RingFull => DropReason::RingFull,
                     Refused::RedFirst => DropReason::RedFirst,
                 };
-                self.drop(entry.item.packet, reason, judged.half, slot, counted, pool, cells);
+                self.drop(entry.item.packet, reason, judged, slot, pool, cells);
             }
         }
     }
@@ -224,14 +224,15 @@ impl Path {
         &mut self,
         packet: Packet,
         reason: DropReason,
-        half: Half,
+        judged: &Judged,
         slot: SlotId,
-        counted: u32,
         pool: &mut FramePool,
         cells: WorkerCells<'_>,
     ) {
         self.counters.drop(reason, packet.wire_len);
-        cells.excess(slot).drop(reason, half, Amount::one(counted));
+        cells
+            .excess(slot)
+            .drop(reason, judged.half, Amount::one(judged.counted));
         pool.put(packet.frame);
     }
 }
