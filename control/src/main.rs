@@ -204,7 +204,7 @@ fn main() -> ExitCode {
         Command::Rollback(options) => command::change::rollback(options),
         Command::History(options) => command::change::history(&options),
         Command::Status { json, socket } => status(&socket, json),
-        Command::Show(options) => command::show::show(options),
+        Command::Show(options) => command::show::show(&options),
         Command::Explain(options) => command::explain::explain(&options),
         Command::Top(options) => command::top::top(options),
         Command::Reload { socket } => reload(&socket),
