@@ -638,6 +638,7 @@ impl View {
             last_reload_error: None,
             change: ChangeStatus::default(),
             over_grant_bytes: 0,
+            contracts_left_out: 0,
             under_grant_bytes: traffic.contracts.iter().map(|c| c.under_grant_bytes).max().unwrap_or(0),
             workers: self.worker_status(),
             ports: self.port_status(),

@@ -223,7 +223,7 @@ fn main() -> ExitCode {
         Command::Rollback(options) => command::change::rollback(options),
         Command::History(options) => command::change::history(&options),
         Command::Status { json, socket } => status(&socket, json),
-        Command::Show(options) => command::show::show(options),
+        Command::Show(options) => command::show::show(&options),
         Command::Explain(options) => command::explain::explain(&options),
         Command::Top(options) => command::top::top(options),
         Command::Capture(options) => command::capture::capture(*options),
@@ -390,7 +390,8 @@ fn check(path: &Path, json: bool) -> ExitCode {
 }
 
 fn status(socket: &Path, json: bool) -> ExitCode {
-    match ask(socket, &Request::Status) {
+    let request = if json { Request::Status } else { Request::Summary };
+    match ask(socket, &request) {
         Ok(Response::Status(status)) if json => print_json(&status),
         Ok(Response::Status(status)) => {
             print!("{}", status.to_text());

@@ -91,7 +91,7 @@ impl Counters {
 }
 
 /// One contract.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ContractReport {
     /// Service, as configured.
     pub service: String,

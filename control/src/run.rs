@@ -20,6 +20,7 @@ use crate::change::changes::{Changes, log_warnings};
 use crate::change::disk::Disk;
 use crate::change::messages::{Done, Refusal};
 use crate::socket::{self, Call, Capturing, ControlSocket, Request, Response};
+use crate::status::SUMMARY_CONTRACTS;
 use crate::system::notify::Notifier;
 use crate::system::{logging, privileges};
 
@@ -226,6 +227,7 @@ impl Audit {
 fn answer(request: Request, author: &str, changes: &mut Changes, appliance: &mut Appliance) -> Response {
     match request {
         Request::Status => Response::Status(Box::new(changes.status(appliance))),
+        Request::Summary => Response::Status(Box::new(changes.status(appliance).summary(SUMMARY_CONTRACTS))),
         Request::Show { kind, name } => {
             let status = changes.status(appliance);
             match crate::show::show(kind, name.as_deref(), &status, appliance.config()) {

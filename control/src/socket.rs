@@ -37,6 +37,8 @@ pub const DEFAULT_PATH: &str = "/run/weir/control.sock";
 pub enum Request {
     /// Counters and state.
     Status,
+    /// The same with no more contracts than one reads, for people.
+    Summary,
     /// Pages about one thing, or all of a kind.
     Show {
         /// What kind of thing.

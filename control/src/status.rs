@@ -14,7 +14,7 @@ use crate::observe::Windows;
 use crate::report::{Count, Counters, TrafficReport};
 
 /// Everything `weir status --json` prints.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// Version of the running weir.
     pub version: String,
@@ -44,6 +44,9 @@ pub struct Status {
     /// contract says its own.
     #[serde(default)]
     pub under_grant_bytes: u64,
+    /// Contracts that a summary leaves out; 0 in a status.
+    #[serde(default)]
+    pub contracts_left_out: usize,
     /// Workers.
     pub workers: Vec<WorkerStatus>,
     /// Ports.
@@ -228,6 +231,27 @@ impl Status {
         self.traffic.ledger.iter().map(|ledger| ledger.unaccounted).sum()
     }
 
+    /// Keeps the `most` contracts that were offered most over the last minute, in their order.
+    #[must_use]
+    pub fn summary(mut self, most: usize) -> Self {
+        let contracts = std::mem::take(&mut self.traffic.contracts);
+        self.contracts_left_out = contracts.len().saturating_sub(most);
+        let mut order: Vec<usize> = (0..contracts.len()).collect();
+        let offered = |at: &usize| contracts[*at].rates.map_or(0, |rates| rates.last_minute.offered_bps);
+        order.sort_by_key(|at| std::cmp::Reverse(offered(at)));
+        order.truncate(most);
+        order.sort_unstable();
+        let mut places = order.into_iter().peekable();
+        let mut kept = Vec::new();
+        for (at, contract) in contracts.into_iter().enumerate() {
+            if places.next_if_eq(&at).is_some() {
+                kept.push(contract);
+            }
+        }
+        self.traffic.contracts = kept;
+        self
+    }
+
     /// The tables that `weir status` prints.
     #[must_use]
     pub fn to_text(&self) -> String {
@@ -254,6 +278,13 @@ impl Status {
         self.write_ports(out)?;
         write_rings(out, &self.ports)?;
         write_contracts(out, &self.traffic)?;
+        if self.contracts_left_out > 0 {
+            let left_out = self.contracts_left_out;
+            writeln!(
+                out,
+                "and {left_out} contracts with less traffic: `weir show contract` has all\n"
+            )?;
+        }
         self.write_ledger(out)
     }
 
@@ -373,6 +404,9 @@ impl Status {
         Ok(())
     }
 }
+
+/// Contracts that `weir status` shows without `--json`: a screen or two.
+pub const SUMMARY_CONTRACTS: usize = 100;
 
 /// Alarms that the text shows, so that the tables stay in sight.
 const ALARMS_SHOWN: usize = 10;

@@ -361,6 +361,8 @@ impl Simulation {
             let mut now = vec![cell.conforming.get(), cell.nonconforming.get(), excess.remarked.get()];
             assert_eq!(now[0] + now[1], offered, "slot {slot}");
             assert!(now[2].packets <= now[1].packets);
+            // Conforming packets among the dropped: none where nothing conformed, all where nothing else came.
+            let conforming_dropped = excess.conforming_dropped.get();
             self.coverage.remarked += now[2].packets;
             now.extend(DropReason::ALL.map(|reason| excess.dropped(reason).get()));
             for (sum, amount) in dropped.iter_mut().zip(&now[3..]) {
@@ -368,6 +370,8 @@ impl Simulation {
             }
             let gone: Amount = now[3..].iter().copied().sum();
             assert!(gone.packets <= offered.packets && gone.bytes <= offered.bytes);
+            assert!(conforming_dropped.packets <= now[0].packets.min(gone.packets));
+            assert!(gone.packets - conforming_dropped.packets <= now[1].packets);
             let before = self.contracts.insert(slot, now.clone()).unwrap_or_default();
             let back = before
                 .iter()

@@ -34,7 +34,7 @@ fn kinds() -> impl clap::builder::TypedValueParser<Value = Kind> {
     })
 }
 
-pub(crate) fn show(options: Show) -> ExitCode {
+pub(crate) fn show(options: &Show) -> ExitCode {
     let request = Request::Show {
         kind: options.kind,
         name: options.name.clone(),
