@@ -225,7 +225,7 @@ fn each_fault_is_found_with_its_remedy() {
                 m.write(
                     "sys/devices/system/clocksource/clocksource0/current_clocksource",
                     "hpet",
-                )
+                );
             },
             "machine",
             "clock",

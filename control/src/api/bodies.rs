@@ -22,7 +22,6 @@ pub struct Pieces {
 }
 
 /// The two ends of a text.
-#[must_use]
 pub fn pieces() -> (Pieces, Body) {
     let (sender, mut receiver): (_, Receiver<_>) = channel(PIECES);
     let piece = Vec::with_capacity(PIECE);

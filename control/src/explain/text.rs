@@ -37,7 +37,7 @@ fn wrapped(step: &Step) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {
         match lines.last_mut() {
-            Some(line) if line.chars().count() + word.chars().count() + 1 <= WIDTH - INDENT => {
+            Some(line) if line.chars().count() + word.chars().count() < WIDTH - INDENT => {
                 line.push(' ');
                 line.push_str(word);
             }

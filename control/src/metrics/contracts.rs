@@ -38,7 +38,7 @@ impl Contracts {
 
     /// Writes one family after the other, as OpenMetrics wants it.
     pub(super) fn write(&self, encoder: &mut DescriptorEncoder<'_>, compiled: &Compiled) -> fmt::Result {
-        let terms: [(&str, &str, fn(&Row) -> Amount); 5] = [
+        let terms: [Term<Row, Amount>; 5] = [
             (
                 "offered",
                 "Judged by the contract, conforming and nonconforming",
@@ -118,9 +118,14 @@ impl Row {
     }
 }
 
+/// Name and help of a family of metrics, and what of a row it counts.
+pub(super) type Term<R, A> = (&'static str, &'static str, fn(&R) -> A);
+
+/// Name of a unit, and the part of an amount that is of it.
+pub(super) type Unit<A> = (&'static str, fn(A) -> u64);
+
 /// The units in which everything is counted, and the part of an amount that is of each.
-pub(super) const UNITS: [(&str, fn(Amount) -> u64); 2] =
-    [("packets", |amount| amount.packets), ("bytes", |amount| amount.bytes)];
+pub(super) const UNITS: [Unit<Amount>; 2] = [("packets", |amount| amount.packets), ("bytes", |amount| amount.bytes)];
 
 /// Writes the families of rows that are not contracts, such as uncontracted traffic: few, with every reason.
 pub(super) fn write_counters<const N: usize>(
@@ -129,7 +134,7 @@ pub(super) fn write_counters<const N: usize>(
     whose: &str,
     rows: &[([(&'static str, &str); N], &Counters)],
 ) -> fmt::Result {
-    let terms: [(&str, &str, fn(&Counters) -> Count); 4] = [
+    let terms: [Term<Counters, Count>; 4] = [
         ("offered", "conforming and nonconforming", |c| c.offered),
         ("conforming", "taken as conforming", |c| c.conforming),
         ("nonconforming", "taken as nonconforming", |c| c.nonconforming),
@@ -169,8 +174,7 @@ pub(super) fn write_counters<const N: usize>(
 }
 
 /// As [`UNITS`], of what is reported.
-pub(super) const PARTS: [(&str, fn(Count) -> u64); 2] =
-    [("packets", |count| count.packets), ("bytes", |count| count.bytes)];
+pub(super) const PARTS: [Unit<Count>; 2] = [("packets", |count| count.packets), ("bytes", |count| count.bytes)];
 
 /// A contract's labels; without a far segment that label is empty, which to Prometheus is as if it were not there.
 fn labels<'c>(compiled: &'c Compiled, row: &Row) -> [(&'static str, &'c str); 4] {

@@ -5,7 +5,7 @@ use std::fmt;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::Observed;
-use super::contracts::{PARTS, write_counters};
+use super::contracts::{PARTS, Term, write_counters};
 use super::family::{counter, gauge, info, single};
 use crate::api::board::Change;
 use crate::report::{Count, LedgerReport};
@@ -269,7 +269,7 @@ fn write_rings(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> fmt::Res
 }
 
 fn write_ledger(encoder: &mut DescriptorEncoder<'_>, ledger: &[LedgerReport]) -> fmt::Result {
-    let terms: [(&str, &str, fn(&LedgerReport) -> Count); 5] = [
+    let terms: [Term<LedgerReport, Count>; 5] = [
         ("received", "Taken from the port by weir or its XDP program", |row| {
             row.received
         }),

@@ -52,7 +52,7 @@ impl<W: Write> PlainText<W> {
                 kind => ("", kind),
             };
             let text = self.help.split_once(' ').map_or("\n", |(_, text)| text);
-            write!(self.out, "# HELP {name}{suffix} {text}# TYPE {name}{suffix} {kind}\n")?;
+            writeln!(self.out, "# HELP {name}{suffix} {text}# TYPE {name}{suffix} {kind}")?;
         }
         Ok(())
     }

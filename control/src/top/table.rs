@@ -90,7 +90,7 @@ impl Column {
     }
 
     /// The smallest width of a screen that shows it.
-    fn from_width(self) -> usize {
+    fn width_least(self) -> usize {
         match self {
             Column::Service | Column::Offered => 0,
             Column::Dropped => 31,
@@ -166,7 +166,7 @@ impl Layout {
     /// Of a screen `width` characters wide. Names take what numbers leave, and a sparkline what names do not need.
     #[must_use]
     pub fn new(width: usize) -> Self {
-        let fits = |column: &Column| width >= column.from_width();
+        let fits = |column: &Column| width >= column.width_least();
         let mut columns: Vec<_> = Column::ALL
             .into_iter()
             .filter(fits)
