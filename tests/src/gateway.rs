@@ -195,6 +195,27 @@ impl Gateway {
         stalled + in_queues.into_iter().chain(at_sockets).sum::<u64>()
     }
 
+    /// Starts numbered packets of 228 bytes from the site's host to the WAN's: 8,000 a second are 14.6 Mbit/s.
+    ///
+    /// # Panics
+    ///
+    /// When an address cannot be bound.
+    #[must_use]
+    pub fn traffic(&self, per_second: u32, seconds: u32) -> Running {
+        Stream::to_wan(per_second, seconds).start(&self.site, &self.wan)
+    }
+
+    /// Holds a stream against the promise that weir loses, doubles and reorders nothing.
+    ///
+    /// # Panics
+    ///
+    /// When it has.
+    pub fn check_nothing_lost(&self, score: &Score, weir: &Weir) {
+        let elsewhere = self.lost_elsewhere(&weir.status());
+        let clean = u64::from(score.lost()) <= elsewhere && (score.reordered, score.duplicates) == (0, 0);
+        assert!(clean, "{score:?}, lost elsewhere {elsewhere}: {}", weir.account());
+    }
+
     /// Resolves the addresses in both directions, and so proves the path.
     ///
     /// # Panics
@@ -245,6 +266,15 @@ impl Default for Config {
 }
 
 impl Config {
+    /// One service, `web`, with one contract of this rate and 100 kB.
+    #[must_use]
+    pub fn web(rate: &str) -> Self {
+        Self {
+            contracts: contract("web", "\"10.0.0.0/24\"", "best-effort", "egress", rate, "100 kB"),
+            ..Self::default()
+        }
+    }
+
     /// The base file.
     #[must_use]
     pub fn base(&self) -> String {

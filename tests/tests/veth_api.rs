@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -10,36 +9,7 @@ use std::time::{Duration, Instant};
 use pktgen::lab::links;
 use serde_json::{Value, json};
 use weir_tests::gateway::http::{self, ADDRESS, get};
-use weir_tests::gateway::{
-    Config, Gateway, Layout, Running, SITE, Stream, WAN, Weir, command, contract, contract_of, text,
-};
-
-fn config(rate: &str) -> Config {
-    Config {
-        contracts: contract("web", "\"10.0.0.0/24\"", "best-effort", "egress", rate, "100 kB"),
-        ..Config::default()
-    }
-}
-
-/// 4,000 packets of 228 bytes a second: 7.3 Mbit/s.
-fn traffic(gateway: &Gateway, seconds: u32) -> Running {
-    let stream = Stream {
-        from: SocketAddr::new(SITE.parse().unwrap(), 0),
-        to: SocketAddr::new(WAN.parse().unwrap(), 7000),
-        packets: 4000 * seconds,
-        per_second: 4000,
-        payload: 200,
-        tos: 0,
-    };
-    stream.start(&gateway.site, &gateway.wan)
-}
-
-fn check_nothing_lost(running: Running, gateway: &Gateway, weir: &Weir) {
-    let score = running.finish();
-    let elsewhere = gateway.lost_elsewhere(&weir.status());
-    let clean = u64::from(score.lost()) <= elsewhere && (score.reordered, score.duplicates) == (0, 0);
-    assert!(clean, "{score:?}, lost elsewhere {elsewhere}: {}", weir.account());
-}
+use weir_tests::gateway::{Config, Gateway, Layout, Weir, command, contract_of, text};
 
 fn get_json(gateway: &Gateway, path: &str) -> Value {
     let (status, body) = get(gateway, &[], path);
@@ -68,9 +38,9 @@ fn every_path_answers_as_documented() {
     let Some(gateway) = Gateway::build(Layout::default()) else {
         return;
     };
-    let weir = gateway.start(&config("5 Mbit/s"));
+    let weir = gateway.start(&Config::web("5 Mbit/s"));
     gateway.warm();
-    let running = traffic(&gateway, 2);
+    let running = gateway.traffic(4000, 2);
     let document: Value = serde_json::from_slice(&fs::read(repository("docs/openapi.json")).unwrap()).unwrap();
     let printed = weir_tests::weir_binary();
     let printed = Command::new(printed).args(["schema", "--api"]).output().unwrap();
@@ -103,7 +73,7 @@ fn every_path_answers_as_documented() {
     let (status, body) = get(&gateway, &[], "/api/v2");
     assert!(status == 404 && body.contains("weir schema --api"), "{status} {body}");
 
-    check_nothing_lost(running, &gateway, &weir);
+    gateway.check_nothing_lost(&running.finish(), &weir);
     filters_and_pages(&gateway, &weir);
     changes_are_told(&gateway, &weir);
     assert_eq!(get_json(&gateway, "/readyz")["ok"], true);
@@ -132,7 +102,7 @@ fn filters_and_pages(gateway: &Gateway, weir: &Weir) {
 
 /// A refusal, a trial and its end are seen in status, metrics and events.
 fn changes_are_told(gateway: &Gateway, weir: &Weir) {
-    gateway.write(&config("none"));
+    gateway.write(&Config::web("none"));
     assert!(!weir.ask(&["reload"]).status.success());
     assert!(get_json(gateway, "/api/v1/status")["last_reload_error"].is_string());
     let (_, metrics) = get(gateway, &[], "/metrics");
@@ -141,7 +111,7 @@ fn changes_are_told(gateway: &Gateway, weir: &Weir) {
         "{metrics}"
     );
 
-    gateway.write(&config("6 Mbit/s"));
+    gateway.write(&Config::web("6 Mbit/s"));
     let applied = weir.ask(&["apply", "--confirm", "60s"]);
     assert!(applied.status.success(), "{}", text(&applied));
     assert!(get_json(gateway, "/api/v1/status")["trial"].is_object());
@@ -236,11 +206,11 @@ fn prometheus_sees_what_status_says() {
     let Some(gateway) = Gateway::build(Layout::default()) else {
         return;
     };
-    let weir = gateway.start(&http::with_tcp(&gateway, config("5 Mbit/s")));
+    let weir = gateway.start(&http::with_tcp(&gateway, Config::web("5 Mbit/s")));
     gateway.warm();
     let _prometheus = prometheus(&gateway);
-    let running = traffic(&gateway, 3);
-    check_nothing_lost(running, &gateway, &weir);
+    let running = gateway.traffic(4000, 3);
+    gateway.check_nothing_lost(&running.finish(), &weir);
     let status = weir.status_when(|status| status["ledger"][0]["held"]["packets"] == 0);
     let web = contract_of(&status, "web");
     assert!(web["nonconforming"]["packets"].as_u64().unwrap() > 100, "{web}");
@@ -302,7 +272,7 @@ fn tools_accept_metrics_rules_and_dashboard() {
     let Some(gateway) = Gateway::build(Layout::default()) else {
         return;
     };
-    let _weir = gateway.start(&config("5 Mbit/s"));
+    let _weir = gateway.start(&Config::web("5 Mbit/s"));
     gateway.warm();
     let (status, metrics) = get(&gateway, &[], "/metrics");
     assert_eq!(status, 200);

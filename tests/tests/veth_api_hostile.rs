@@ -2,12 +2,12 @@
 //! served, and no packet is lost. Needs root and curl.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use weir_tests::gateway::http::{ADDRESS, TOKEN, get, get_tcp, with_tcp};
-use weir_tests::gateway::{Config, Gateway, Layout, Running, SITE, Stream, WAN, Weir, contract};
+use weir_tests::gateway::{Config, Gateway, Layout, Weir, contract};
 
 fn start(gateway: &Gateway) -> Weir {
     let contracts = contract("web", "\"10.0.0.0/24\"", "best-effort", "egress", "20 Mbit/s", "100 kB");
@@ -18,25 +18,6 @@ fn start(gateway: &Gateway) -> Weir {
     let weir = gateway.start(&with_tcp(gateway, config));
     gateway.warm();
     weir
-}
-
-fn traffic(gateway: &Gateway, seconds: u32) -> Running {
-    let stream = Stream {
-        from: SocketAddr::new(SITE.parse().unwrap(), 0),
-        to: SocketAddr::new(WAN.parse().unwrap(), 7000),
-        packets: 4000 * seconds,
-        per_second: 4000,
-        payload: 200,
-        tos: 0,
-    };
-    stream.start(&gateway.site, &gateway.wan)
-}
-
-fn check_nothing_lost(running: Running, gateway: &Gateway, weir: &Weir) {
-    let score = running.finish();
-    let elsewhere = gateway.lost_elsewhere(&weir.status());
-    let clean = u64::from(score.lost()) <= elsewhere && (score.reordered, score.duplicates) == (0, 0);
-    assert!(clean, "{score:?}, lost elsewhere {elsewhere}: {}", weir.account());
 }
 
 fn connect(gateway: &Gateway) -> TcpStream {
@@ -68,7 +49,7 @@ fn only_the_token_opens_tcp() {
         return;
     };
     let weir = start(&gateway);
-    let running = traffic(&gateway, 2);
+    let running = gateway.traffic(4000, 2);
     let header = |token: &str| format!("Authorization: Bearer {token}");
     let (right, wrong, short) = (header(TOKEN), header(&TOKEN.replace('f', "e")), header("x"));
     for path in ["/metrics", "/api/v1/status", "/api/v1/contracts", "/nothing"] {
@@ -96,7 +77,7 @@ fn only_the_token_opens_tcp() {
         200,
         "files' permissions guard the Unix socket"
     );
-    check_nothing_lost(running, &gateway, &weir);
+    gateway.check_nothing_lost(&running.finish(), &weir);
 }
 
 #[test]
@@ -105,7 +86,7 @@ fn malformed_requests_and_huge_bodies_are_refused() {
         return;
     };
     let weir = start(&gateway);
-    let running = traffic(&gateway, 4);
+    let running = gateway.traffic(4000, 4);
     let long = format!("GET /{} HTTP/1.1\r\nHost: w\r\n\r\n", "x".repeat(100_000));
     let wide = format!("GET /livez HTTP/1.1\r\nHost: w\r\n{}\r\n", "X: y\r\n".repeat(1000));
     let cases: [(&[u8], &str); 7] = [
@@ -144,7 +125,7 @@ fn malformed_requests_and_huge_bodies_are_refused() {
     }
     assert_eq!(get(&gateway, &["-d", "small"], "/livez").0, 405);
     assert_eq!(get(&gateway, &["-X", "GET", "-d", "small"], "/livez").0, 200);
-    check_nothing_lost(running, &gateway, &weir);
+    gateway.check_nothing_lost(&running.finish(), &weir);
 }
 
 /// Sends as much of a gigabyte as the other end takes, and says how much that was.
@@ -165,7 +146,7 @@ fn a_thousand_connections_keep_nobody_out() {
         return;
     };
     let weir = start(&gateway);
-    let running = traffic(&gateway, 5);
+    let running = gateway.traffic(4000, 5);
     let before = weir.open_files();
     let idle: Vec<TcpStream> = (0..500).map(|_| connect(&gateway)).collect();
     let path = gateway.directory.path().join("api.sock");
@@ -181,7 +162,7 @@ fn a_thousand_connections_keep_nobody_out() {
     );
     assert!(weir.ask(&["reload"]).status.success(), "the control socket is served");
     drop((idle, idle_unix));
-    check_nothing_lost(running, &gateway, &weir);
+    gateway.check_nothing_lost(&running.finish(), &weir);
 }
 
 #[test]
@@ -190,7 +171,7 @@ fn slow_clients_are_let_go() {
         return;
     };
     let weir = start(&gateway);
-    let running = traffic(&gateway, 8);
+    let running = gateway.traffic(4000, 8);
     let (start, mut slow) = (Instant::now(), connect(&gateway));
     slow.write_all(b"GET /livez HTTP/1.1\r\n").unwrap();
     slow.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
@@ -212,5 +193,5 @@ fn slow_clients_are_let_go() {
     };
     assert!(closed > Duration::from_secs(4), "closed after {closed:?} already");
     assert_eq!(get(&gateway, &[], "/readyz").0, 200);
-    check_nothing_lost(running, &gateway, &weir);
+    gateway.check_nothing_lost(&running.finish(), &weir);
 }

@@ -1,39 +1,11 @@
 //! Daily operation: plan, apply, confirm, go back, and what the history keeps, while traffic flows. Needs root.
 
-use std::net::SocketAddr;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use weir_tests::gateway::{Config, Gateway, Layout, Running, SITE, Stream, WAN, Weir, contract, contract_of, text};
-
-fn config(rate: &str) -> Config {
-    Config {
-        contracts: contract("web", "\"10.0.0.0/24\"", "best-effort", "egress", rate, "100 kB"),
-        ..Config::default()
-    }
-}
-
-/// 8,000 packets of 228 bytes a second: 14.6 Mbit/s.
-fn traffic(gateway: &Gateway, seconds: u32) -> Running {
-    let stream = Stream {
-        from: SocketAddr::new(SITE.parse().unwrap(), 0),
-        to: SocketAddr::new(WAN.parse().unwrap(), 7000),
-        packets: 8000 * seconds,
-        per_second: 8000,
-        payload: 200,
-        tos: 0,
-    };
-    stream.start(&gateway.site, &gateway.wan)
-}
-
-fn check_nothing_lost(running: Running, gateway: &Gateway, weir: &Weir) {
-    let score = running.finish();
-    let elsewhere = gateway.lost_elsewhere(&weir.status());
-    let clean = u64::from(score.lost()) <= elsewhere && (score.reordered, score.duplicates) == (0, 0);
-    assert!(clean, "{score:?}, lost elsewhere {elsewhere}: {}", weir.account());
-}
+use weir_tests::gateway::{Config, Gateway, Layout, Weir, contract_of, text};
 
 /// Runs a command that must end with this status; gives what it said.
 fn run(weir: &Weir, arguments: &[&str], status: i32) -> String {
@@ -63,14 +35,14 @@ fn plan_apply_confirm_and_back_under_load() {
     let Some(gateway) = Gateway::build(Layout::default()) else {
         return;
     };
-    let mut weir = gateway.start(&config("10 Mbit/s"));
+    let mut weir = gateway.start(&Config::web("10 Mbit/s"));
     gateway.warm();
-    let running = traffic(&gateway, 12);
+    let running = gateway.traffic(8000, 12);
     assert!(run(&weir, &["plan"], 0).contains("Plan: no change."));
 
     // Plan shows the change in words; live traffic is judged by both.
     std::thread::sleep(Duration::from_millis(2_500));
-    gateway.write(&config("20 Mbit/s"));
+    gateway.write(&Config::web("20 Mbit/s"));
     let plan = run(&weir, &["plan"], 3);
     for part in [
         "~ contract web best-effort egress",
@@ -134,11 +106,11 @@ fn plan_apply_confirm_and_back_under_load() {
     let expected = ["1 start", "2 apply", "3 revert", "4 apply", "5 rollback"];
     assert_eq!(versions(&weir), expected);
     assert!(running.is_sending(), "all of this was to happen under load");
-    check_nothing_lost(running, &gateway, &weir);
+    gateway.check_nothing_lost(&running.finish(), &weir);
 
     // After a restart the disk counts, and the history is still there.
     weir.stop();
-    weir = gateway.start(&config("20 Mbit/s"));
+    weir = gateway.start(&Config::web("20 Mbit/s"));
     assert_eq!(rate(&weir), 20_000_000);
     assert!(
         weir.log().contains("other than what was applied last"),
@@ -161,10 +133,10 @@ fn a_bad_file_changes_nothing() {
     let Some(gateway) = Gateway::build(Layout::default()) else {
         return;
     };
-    let weir = gateway.start(&config("10 Mbit/s"));
+    let weir = gateway.start(&Config::web("10 Mbit/s"));
     gateway.warm();
-    let running = traffic(&gateway, 6);
-    gateway.write(&config("10 parsecs"));
+    let running = gateway.traffic(8000, 6);
+    gateway.write(&Config::web("10 parsecs"));
     assert!(run(&weir, &["plan"], 2).contains("test.toml:9:"));
     assert!(run(&weir, &["apply"], 2).contains("apply refused: nothing has changed"));
     let base = gateway.directory.path().join("other.toml");
@@ -178,7 +150,7 @@ fn a_bad_file_changes_nothing() {
         (&1.into(), &false.into())
     );
     // Nobody asks for this one: it is noticed.
-    gateway.write(&config("11 parsecs"));
+    gateway.write(&Config::web("11 parsecs"));
     weir.status_when_within(Duration::from_secs(5), |status| {
         status["disk"]["since"] != first["disk"]["since"]
     });
@@ -187,11 +159,11 @@ fn a_bad_file_changes_nothing() {
     // What only a restart can change is planned, and refused.
     gateway.write(&Config {
         fail: "closed",
-        ..config("10 Mbit/s")
+        ..Config::web("10 Mbit/s")
     });
     assert!(run(&weir, &["plan"], 3).contains("`fail` changes"));
     assert!(run(&weir, &["apply"], 2).contains("restart"));
-    check_nothing_lost(running, &gateway, &weir);
+    gateway.check_nothing_lost(&running.finish(), &weir);
     weir.stop();
 }
 
@@ -202,7 +174,7 @@ fn a_changed_file_is_applied_where_asked_for_and_a_rollback_is_not_undone() {
     };
     let watching = |rate| Config {
         control: "watch = \"apply\"\n",
-        ..config(rate)
+        ..Config::web(rate)
     };
     let weir = gateway.start(&watching("10 Mbit/s"));
     let patience = Duration::from_secs(6);
@@ -228,13 +200,13 @@ fn a_trial_survives_a_crash() {
     let Some(gateway) = Gateway::build(Layout::default()) else {
         return;
     };
-    let mut weir = gateway.start(&config("10 Mbit/s"));
-    gateway.write(&config("20 Mbit/s"));
+    let mut weir = gateway.start(&Config::web("10 Mbit/s"));
+    gateway.write(&Config::web("20 Mbit/s"));
     run(&weir, &["apply", "--confirm", "4s"], 0);
     weir.signal(Signal::SIGKILL);
     let _ended = weir.wait();
     drop(weir);
-    weir = gateway.start(&config("20 Mbit/s"));
+    weir = gateway.start(&Config::web("20 Mbit/s"));
     assert_ne!(weir.status()["trial"], Value::Null, "{}", weir.log());
     weir.status_when_within(Duration::from_secs(8), |status| status["trial"] == Value::Null);
     assert_eq!(rate(&weir), 10_000_000, "{}", weir.log());
@@ -250,7 +222,7 @@ fn a_contract_ends_by_itself_also_after_a_rollback() {
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap();
-    let mut short = config("10 Mbit/s");
+    let mut short = Config::web("10 Mbit/s");
     // TOML has no seconds since the epoch, so `date` writes them out.
     let until = weir_tests::gateway::succeed(
         &gateway.gw,
@@ -264,7 +236,7 @@ fn a_contract_ends_by_itself_also_after_a_rollback() {
     );
     short.contracts += &format!("until = {}\n", until.trim());
     let weir = gateway.start(&short);
-    gateway.write(&config("20 Mbit/s"));
+    gateway.write(&Config::web("20 Mbit/s"));
     run(&weir, &["apply"], 0);
     run(&weir, &["rollback"], 0);
     let active = |status: &Value| contract_of(status, "web")["active"] == true;
@@ -280,13 +252,13 @@ fn a_trial_that_loses_conforming_packets_goes_back_at_once() {
     let Some(gateway) = Gateway::build(Layout::default()) else {
         return;
     };
-    let weir = gateway.start(&config("20 Mbit/s"));
+    let weir = gateway.start(&Config::web("20 Mbit/s"));
     gateway.warm();
-    let running = traffic(&gateway, 12);
+    let running = gateway.traffic(8000, 12);
     // All of the 14.6 Mbit/s conforms, and a port of 5 Mbit/s cannot carry it.
     let narrow = Config {
         wan_rate: "5 Mbit/s",
-        ..config("20 Mbit/s")
+        ..Config::web("20 Mbit/s")
     };
     gateway.write(&narrow);
     run(&weir, &["apply", "--confirm", "1h", "--max-loss", "1"], 0);
@@ -308,12 +280,12 @@ fn what_cannot_be_kept_is_live_nevertheless_and_said() {
     let Some(gateway) = Gateway::build(Layout::default()) else {
         return;
     };
-    let weir = gateway.start(&config("10 Mbit/s"));
+    let weir = gateway.start(&Config::web("10 Mbit/s"));
     gateway.warm();
-    let running = traffic(&gateway, 4);
+    let running = gateway.traffic(8000, 4);
     let state = gateway.directory.path().join("state");
     std::fs::remove_dir_all(state.join("history")).unwrap();
-    gateway.write(&config("20 Mbit/s"));
+    gateway.write(&Config::web("20 Mbit/s"));
     let applied = run(&weir, &["apply", "--confirm", "2s"], 0);
     assert!(
         applied.contains("is live, but could not be kept in the history"),
@@ -329,7 +301,7 @@ fn what_cannot_be_kept_is_live_nevertheless_and_said() {
     std::fs::create_dir(state.join("history")).unwrap();
     run(&weir, &["apply"], 0);
     assert_eq!(weir.status()["history_error"], Value::Null);
-    check_nothing_lost(running, &gateway, &weir);
+    gateway.check_nothing_lost(&running.finish(), &weir);
     weir.stop();
 }
 
@@ -338,8 +310,8 @@ fn who_did_it_is_remembered() {
     let Some(gateway) = Gateway::build(Layout::default()) else {
         return;
     };
-    let weir = gateway.start(&config("10 Mbit/s"));
-    gateway.write(&config("11 Mbit/s"));
+    let weir = gateway.start(&Config::web("10 Mbit/s"));
+    gateway.write(&Config::web("11 Mbit/s"));
     let applied = std::process::Command::new(weir_tests::weir_binary())
         .env("SUDO_USER", "alice")
         .args(["apply", "--note", "ticket 7", "--socket"])
@@ -347,7 +319,7 @@ fn who_did_it_is_remembered() {
         .output()
         .unwrap();
     assert!(applied.status.success(), "{}", text(&applied));
-    gateway.write(&config("12 Mbit/s"));
+    gateway.write(&Config::web("12 Mbit/s"));
     weir.signal(Signal::SIGHUP);
     weir.status_when_within(Duration::from_secs(2), |status| status["generation"] == 3);
     // The same text once more swaps, as reload always did, and is no new version.

@@ -1,52 +1,25 @@
 //! Reloading under load: no packet lost, none reordered, and a bad file changes nothing. Needs root.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use weir_tests::gateway::{
-    Config, Gateway, Layout, SITE, Score, Stream, WAN, Weir, contract, contract_of, ledger_sum, text,
-};
+use weir_tests::gateway::{Config, Gateway, Layout, Stream, contract_of, ledger_sum, text};
 
 const RELOADS: u64 = 20;
-
-fn config(rate: &str) -> Config {
-    Config {
-        contracts: contract("web", "\"10.0.0.0/24\"", "best-effort", "egress", rate, "100 kB"),
-        ..Config::default()
-    }
-}
-
-fn stream(seconds: u32) -> Stream {
-    Stream {
-        from: SocketAddr::new(SITE.parse().unwrap(), 0),
-        to: SocketAddr::new(WAN.parse().unwrap(), 7000),
-        packets: 8000 * seconds,
-        per_second: 8000,
-        payload: 200,
-        tos: 0,
-    }
-}
-
-fn check_nothing_lost(score: &Score, gateway: &Gateway, weir: &Weir) {
-    let elsewhere = gateway.lost_elsewhere(&weir.status());
-    let clean = u64::from(score.lost()) <= elsewhere && (score.reordered, score.duplicates) == (0, 0);
-    assert!(clean, "{score:?}, lost elsewhere {elsewhere}: {}", weir.account());
-}
 
 #[test]
 fn reloads_under_load_lose_and_reorder_nothing() {
     let Some(gateway) = Gateway::build(Layout::default()) else {
         return;
     };
-    let weir = gateway.start(&config("10 Mbit/s"));
+    let weir = gateway.start(&Config::web("10 Mbit/s"));
     gateway.warm();
-    let running = stream(4).start(&gateway.site, &gateway.wan);
+    let running = Stream::to_wan(8000, 4).start(&gateway.site, &gateway.wan);
     let mut last = weir.status();
     let first = last["generation"].as_u64().unwrap();
     for number in 1..=RELOADS {
-        gateway.write(&config(if number % 2 == 0 { "10 Mbit/s" } else { "12 Mbit/s" }));
+        gateway.write(&Config::web(if number % 2 == 0 { "10 Mbit/s" } else { "12 Mbit/s" }));
         if number % 2 == 0 {
             let output = weir.ask(&["reload"]);
             assert_eq!(output.status.code(), Some(0), "{}", text(&output));
@@ -61,7 +34,7 @@ fn reloads_under_load_lose_and_reorder_nothing() {
         last = status;
     }
     assert!(running.is_sending(), "the reloads were to happen under load");
-    check_nothing_lost(&running.finish(), &gateway, &weir);
+    gateway.check_nothing_lost(&running.finish(), &weir);
     let status = weir.stop();
     let elsewhere = gateway.lost_elsewhere(&status);
     assert!(contract_of(&status, "web")["offered"]["packets"].as_u64() >= Some(32_000 - elsewhere));
@@ -83,10 +56,10 @@ fn a_bad_file_is_refused_with_its_place_and_changes_nothing() {
     let Some(gateway) = Gateway::build(Layout::default()) else {
         return;
     };
-    let weir = gateway.start(&config("10 Mbit/s"));
+    let weir = gateway.start(&Config::web("10 Mbit/s"));
     gateway.warm();
-    let running = stream(2).start(&gateway.site, &gateway.wan);
-    gateway.write(&config("10 parsecs"));
+    let running = Stream::to_wan(8000, 2).start(&gateway.site, &gateway.wan);
+    gateway.write(&Config::web("10 parsecs"));
     let output = weir.ask(&["reload"]);
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));
     assert!(
@@ -111,7 +84,7 @@ fn a_bad_file_is_refused_with_its_place_and_changes_nothing() {
     // What only a restart can change is refused too, by name.
     let with_other_ports = Config {
         fail: "closed",
-        ..config("10 Mbit/s")
+        ..Config::web("10 Mbit/s")
     };
     gateway.write(&with_other_ports);
     let output = weir.ask(&["reload"]);
@@ -122,13 +95,13 @@ fn a_bad_file_is_refused_with_its_place_and_changes_nothing() {
         text(&output)
     );
 
-    gateway.write(&config("11 Mbit/s"));
+    gateway.write(&Config::web("11 Mbit/s"));
     assert_eq!(weir.ask(&["reload"]).status.code(), Some(0));
     let status = weir.status();
     assert_eq!(
         (status["generation"].as_u64(), &status["last_reload_error"]),
         (Some(2), &Value::Null)
     );
-    check_nothing_lost(&running.finish(), &gateway, &weir);
+    gateway.check_nothing_lost(&running.finish(), &weir);
     weir.stop();
 }

@@ -1,11 +1,10 @@
 //! What an operator sees while a port is congested: standing queues of excess, none of what conforms, pages that agree with the
 //! status, alarms, and a trial that goes back because conforming packets wait. Needs root.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
-use weir_tests::gateway::{Config, Gateway, Layout, Running, SITE, Stream, WAN, Weir, contract, contract_of, text};
+use weir_tests::gateway::{Config, Gateway, Layout, Weir, contract, contract_of, text};
 
 /// 228 bytes a packet, 14.6 Mbit/s: above the contract, and above the port.
 fn congested(contract_rate: &str, port_rate: &'static str) -> Config {
@@ -21,18 +20,6 @@ fn congested(contract_rate: &str, port_rate: &'static str) -> Config {
         ),
         ..Config::default()
     }
-}
-
-fn traffic(gateway: &Gateway, seconds: u32) -> Running {
-    let stream = Stream {
-        from: SocketAddr::new(SITE.parse().unwrap(), 0),
-        to: SocketAddr::new(WAN.parse().unwrap(), 7000),
-        packets: 8000 * seconds,
-        per_second: 8000,
-        payload: 200,
-        tos: 0,
-    };
-    stream.start(&gateway.site, &gateway.wan)
 }
 
 fn run(weir: &Weir, arguments: &[&str], status: i32) -> String {
@@ -75,7 +62,7 @@ fn excess_waits_and_what_conforms_does_not() {
     };
     let weir = gateway.start(&congested("500 kbit/s", "8 Mbit/s"));
     gateway.warm();
-    let running = traffic(&gateway, 6);
+    let running = gateway.traffic(8000, 6);
     // Under congestion, with at least two readings of every counter.
     let status = weir.status_when_within(Duration::from_secs(5), |status| {
         let excess = ring(&status["ports"][1], "nonconforming");
@@ -201,7 +188,7 @@ fn a_trial_that_makes_conforming_packets_wait_goes_back() {
     };
     let weir = gateway.start(&congested("20 Mbit/s", ""));
     gateway.warm();
-    let running = traffic(&gateway, 12);
+    let running = gateway.traffic(8000, 12);
     // All of the 14.6 Mbit/s conforms, and a port of 5 Mbit/s makes it wait before it loses any. Loss is not to matter here.
     gateway.write(&congested("20 Mbit/s", "5 Mbit/s"));
     let applied = ["apply", "--confirm", "1h", "--max-loss", "100", "--max-latency", "20ms"];

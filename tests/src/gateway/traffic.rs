@@ -91,6 +91,20 @@ const BEHIND_MAX: Duration = Duration::from_millis(10);
 const RECEIVE_BUFFER: usize = 32 << 20;
 
 impl Stream {
+    /// Packets of 228 bytes from the site's host to the WAN's.
+    #[must_use]
+    pub fn to_wan(per_second: u32, seconds: u32) -> Self {
+        let address = |text: &str, port| SocketAddr::new(text.parse().expect("an address"), port);
+        Self {
+            from: address(super::SITE, 0),
+            to: address(super::WAN, 7000),
+            packets: per_second * seconds,
+            per_second,
+            payload: 200,
+            tos: 0,
+        }
+    }
+
     /// Starts sending from one namespace and receiving in another.
     ///
     /// # Panics
