@@ -291,26 +291,37 @@ fn samples_filters_counts_and_caps() {
     };
     let weir = gateway.start(&config());
     gateway.warm();
-    let send = || stream(SITE, 600, 3000, EF << 2).run(&gateway.site, &gateway.wan);
+    // How many were judged: on an overloaded machine fewer than were sent.
+    let send = || {
+        let offered = || packets(&weir.status(), "web", &["offered"]);
+        let before = offered();
+        let _score = stream(SITE, 600, 3000, EF << 2).run(&gateway.site, &gateway.wan);
+        (offered() - before) as usize
+    };
     let caught = |name: &str, arguments: &[&str]| {
         let capture = Capture::start(&weir, &gateway, name, arguments);
-        send();
-        capture.finish()
+        let judged = send();
+        let (seen, said) = capture.finish();
+        (seen, said, judged)
     };
-    let (seen, said) = caught("all.pcapng", &["--what", "all", "--contract", "web gold egress"]);
-    assert_eq!(seen.len(), 1200, "{said}");
+    let (seen, said, judged) = caught("all.pcapng", &["--what", "all", "--contract", "web gold egress"]);
+    assert_eq!(seen.len(), 2 * judged, "{said}");
     let passed = seen.iter().filter(|one| one.event == "passed").count();
     assert!((2 * 18..=2 * 22).contains(&passed), "20 fit into the bucket: {passed}");
-    let (seen, said) = caught("sampled.pcapng", &["--what", "sampled=1/50", "--service", "web"]);
-    assert_eq!(seen.len(), 2 * 12, "{said}");
-    let (seen, said) = caught(
+    let (seen, said, judged) = caught("sampled.pcapng", &["--what", "sampled=1/50", "--service", "web"]);
+    let sampled = seen.len() / 2;
+    assert!(
+        (judged / 50..=judged.div_ceil(50)).contains(&sampled),
+        "{sampled} of {judged}: {said}"
+    );
+    let (seen, said, _) = caught(
         "none.pcapng",
         &["--what", "all", "--direction", "ingress", "--class", "gold"],
     );
     assert!(seen.is_empty(), "{said}");
-    let (seen, said) = caught("hard.pcapng", &["--what", "all", "--service", "hard"]);
+    let (seen, said, _) = caught("hard.pcapng", &["--what", "all", "--service", "hard"]);
     assert!(seen.is_empty(), "{said}");
-    let (seen, said) = caught(
+    let (seen, said, judged) = caught(
         "port.pcapng",
         &[
             "--what",
@@ -324,7 +335,7 @@ fn samples_filters_counts_and_caps() {
         ],
     );
     assert!(
-        seen.len() == 1200 && seen.iter().all(|one| one.captured == 64),
+        seen.len() == 2 * judged && seen.iter().all(|one| one.captured == 64),
         "{said}"
     );
     // A count ends it by itself; a rate loses the rest, and says how many.
@@ -334,26 +345,26 @@ fn samples_filters_counts_and_caps() {
         "count.pcapng",
         &["--what", "all", "--service", "web", "--count", "7"],
     );
-    send();
+    let _judged = send();
     let (file, said) = capture.wait();
     let seen = dissect(&file);
     assert!(seen.len() == 14 && said.contains("7 packets captured"), "{said}");
-    let (seen, said) = caught("rate.pcapng", &["--what", "all", "--service", "web", "--rate", "100"]);
+    let (seen, said, judged) = caught("rate.pcapng", &["--what", "all", "--service", "web", "--rate", "100"]);
     // 100 at once, and 100 a second for a fifth of a second.
     let records = seen.len() / 2;
     assert!((100..=140).contains(&records), "{records}: {said}");
-    let missed = format!("{0} missed, {0} of them by the rate", 600 - records);
+    let missed = format!("{0} missed, {0} of them by the rate", judged - records);
     assert!(said.contains(&missed), "{missed}: {said}");
     let dropped = drops_in_statistics(&gateway.directory.path().join("rate.pcapng"));
-    assert_eq!(dropped, 600 - records as u64, "{said}");
+    assert_eq!(dropped, (judged - records) as u64, "{said}");
     // A reload in the middle of a capture: the names and the filter are those of the new table.
     let capture = Capture::start(&weir, &gateway, "reload.pcapng", &["--what", "all", "--service", "web"]);
-    send();
+    let before = send();
     assert!(weir.ask(&["reload"]).status.success());
-    send();
+    let after = send();
     let (seen, said) = capture.finish();
     let of_table = |number: &str| seen.iter().filter(|one| one.key("table") == number).count();
-    assert_eq!((of_table("1"), of_table("2")), (1200, 1200), "{said}");
+    assert_eq!((of_table("1"), of_table("2")), (2 * before, 2 * after), "{said}");
     weir.stop();
 }
 

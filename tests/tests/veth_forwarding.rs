@@ -334,7 +334,7 @@ fn iperf3(server: &Namespace, client: &Namespace, address: &str, options: &[&str
     assert!(listens, "the iperf3 server ended");
     let output = command(
         client,
-        &[&["iperf3", "-J", "--connect-timeout", "2000", "-c", address], options].concat(),
+        &[&["iperf3", "-J", "--connect-timeout", "10000", "-c", address], options].concat(),
     );
     let _killed = listening.kill();
     let _reaped = listening.wait();
