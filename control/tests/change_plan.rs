@@ -3,6 +3,7 @@
 mod common;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use common::{Chance, Scratch, checked, number_from};
 use config::{Config, Texts};
@@ -209,7 +210,7 @@ fn what_needs_a_restart_is_named() {
 
 /// Rules that found something, with the words about it.
 fn found(file: &str) -> Vec<(String, String)> {
-    let findings = findings::find(&checked(file), now());
+    let findings = findings::find(&checked(file), now(), Some(Duration::from_millis(5)));
     let words = |finding: findings::Finding| {
         assert!(finding.about.len() <= findings::NAMED && !finding.help.is_empty());
         (
@@ -230,7 +231,7 @@ fn findings_in_words() {
     let ports = service("low", "\"10.1.0.0/17 tcp/443\"") + &service("high", "\"10.1.128.0/17\"");
     let own = file.replace("\"10.1.0.0/16\"", "\"10.1.0.0/16\", \"10.1.0.0/17\", \"10.1.128.0/17\"");
     // (file, rule, what its words hold; none: it must not be found)
-    let cases: [(String, &str, &str); 20] = [
+    let cases: [(String, &str, &str); 22] = [
         (with("until = 2026-11-21"), "ended", "ended 2026-11-21"),
         (with("until = 2026-11-28"), "expires", "ends 2026-11-28"),
         (with("until = 2026-12-24"), "expires", ""),
@@ -238,6 +239,12 @@ fn findings_in_words() {
         (with("from = 2026-11-21"), "not_begun", ""),
         (file.replace("1250 kB", "14999 B"), "burst_short", "burst 14.999 kB"),
         (file.replace("1250 kB", "15000 B"), "burst_short", ""),
+        (
+            file.replace("1250 kB", "1249 kB"),
+            "burst_rtt",
+            "burst 1.249 MB, 5.0 ms",
+        ),
+        (file.clone(), "burst_rtt", ""),
         (file.replace("1250 kB", "251 MB"), "burst_long", "burst 251 MB, 1.0 s"),
         (file.replace("1250 kB", "250 MB"), "burst_long", ""),
         // The default burst of a slow contract is long in time and not worth a word.
@@ -374,7 +381,7 @@ fn a_plan_fits_the_screen() {
             on_trial: true,
         },
         summary: difference.summary(),
-        findings: findings::find(&new, now()),
+        findings: findings::find(&new, now(), None),
         difference,
         check_warnings: 2,
         sampled_seconds: 10.0,

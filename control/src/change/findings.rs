@@ -1,6 +1,8 @@
 //! What is valid and may still not be meant, as far as it depends on the moment or on how things fit together. Findings about
 //! many contracts are one message. What a file says wrongly by itself is told by `weir check`.
 
+use std::time::Duration;
+
 use config::units::format_rate;
 use config::{Action, Config, Contract, Direction, Endpoint, Grain, Ports, Side, Word};
 use ipnet::IpNet;
@@ -46,15 +48,15 @@ const FRAMES_MIN: u64 = 10;
 /// A bucket that holds more than a second of the rate lets a second pass unmetered at any time.
 const BURST_MAX_NS: u128 = 1_000_000_000;
 
-/// All findings about `config` at `now`, the worst first.
+/// All findings about `config` at `now`, the worst first. `rtt` is the round trip of the services' clients, where it is known.
 #[must_use]
-pub fn find(config: &Config, now: Timestamp) -> Vec<Finding> {
+pub fn find(config: &Config, now: Timestamp, rtt: Option<Duration>) -> Vec<Finding> {
     let mut found = Vec::new();
     for direction in [Direction::Egress, Direction::Ingress] {
         found.extend(promised(config, direction));
     }
     found.extend(shadowed(config));
-    found.extend(by_contract(config, now));
+    found.extend(by_contract(config, now, rtt));
     found.sort_by_key(|finding| finding.severity);
     found
 }
@@ -128,7 +130,7 @@ type Rule<'a> = (
     &'a dyn Fn(&Contract) -> Option<String>,
 );
 
-fn by_contract(config: &Config, now: Timestamp) -> Vec<Finding> {
+fn by_contract(config: &Config, now: Timestamp, rtt: Option<Duration>) -> Vec<Finding> {
     let frame = config.defaults.layer.full_frame_bytes();
     let here = |contract: &Contract| contract.region == config.region;
     let lasts = |contract: &Contract| here(contract) && contract.until.is_none_or(|until| until > now);
@@ -140,7 +142,7 @@ fn by_contract(config: &Config, now: Timestamp) -> Vec<Finding> {
         let reorders = contract.grain == Grain::Packet && contract.action != Action::Drop;
         (lasts(contract) && reorders).then(String::new)
     };
-    let rules: [Rule<'_>; 7] = [
+    let rules: [Rule<'_>; 8] = [
         (
             "ended",
             Severity::Warning,
@@ -169,6 +171,16 @@ fn by_contract(config: &Config, now: Timestamp) -> Vec<Finding> {
             &|c| {
                 let short = burst_bytes(&c.meter) < FRAMES_MIN * frame;
                 (lasts(c) && short).then(|| burst(c))
+            },
+        ),
+        (
+            "burst_rtt",
+            Severity::Warning,
+            "with a burst of less than a round trip at the rate",
+            "a TCP sender that fills the rate has that much under way, and sends it in bursts: raise `burst`, to a round trip or more",
+            &|c| {
+                let short = rtt.is_some_and(|rtt| burst_ns(c) < rtt.as_nanos());
+                (lasts(c) && short).then(|| format!("{}, {:.1} ms", burst(c), burst_ns(c) as f64 / 1e6))
             },
         ),
         (

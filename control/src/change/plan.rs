@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use config::{Config, Report, Texts};
 use jiff::Timestamp;
@@ -24,6 +25,8 @@ pub struct PlanOptions {
     pub default_config: PathBuf,
     /// Where the appliance listens.
     pub socket: PathBuf,
+    /// The round trip that bursts should last.
+    pub rtt: Option<Duration>,
 }
 
 /// All that `weir plan --json` prints.
@@ -144,7 +147,7 @@ pub fn plan(options: &PlanOptions) -> Result<PlanReport, PlanError> {
         against,
         summary: difference.summary(),
         difference,
-        findings: findings::find(&new.config, now),
+        findings: findings::find(&new.config, now, options.rtt),
         check_warnings: new.warnings.len(),
         sampled_seconds,
         judged,

@@ -22,6 +22,9 @@ pub(crate) struct Plan {
     /// Base configuration file [default: the one that the appliance reads, or /etc/weir/weir.toml]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Also find contracts whose burst lasts less than this round trip at their rate: 20ms, 1s.
+    #[arg(long, value_name = "TIME", value_parser = latency)]
+    rtt: Option<u64>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -97,6 +100,7 @@ pub(crate) fn plan(options: Plan) -> ExitCode {
         config: options.config,
         default_config: DEFAULT_CONFIG.into(),
         socket: options.socket,
+        rtt: options.rtt.map(Duration::from_micros),
     };
     let found = match plan::plan(&wanted) {
         Ok(found) => found,
