@@ -57,7 +57,10 @@ pub fn pages() -> Vec<PathBuf> {
     while let Some(directory) = directories.pop() {
         for entry in std::fs::read_dir(&directory).expect("a directory of the repository") {
             let path = entry.expect("an entry of it").path();
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let name = path
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default();
             if path.is_dir() && name != "target" && !name.starts_with('.') {
                 directories.push(path);
             } else if name.ends_with(".md") {
@@ -119,7 +122,10 @@ pub fn links(page: &str) -> Vec<(usize, String)> {
     for (number, line) in prose(page).lines().enumerate() {
         for piece in line.split("](").skip(1) {
             if let Some((target, _)) = piece.split_once(')') {
-                links.push((number + 1, target.split_whitespace().next().unwrap_or_default().to_owned()));
+                links.push((
+                    number + 1,
+                    target.split_whitespace().next().unwrap_or_default().to_owned(),
+                ));
             }
         }
     }
@@ -138,7 +144,9 @@ pub fn anchors(page: &str) -> Vec<String> {
             continue;
         }
         let kept = heading.trim().to_lowercase();
-        let kept = kept.chars().filter(|letter| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_'));
+        let kept = kept
+            .chars()
+            .filter(|letter| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_'));
         let anchor = kept.collect::<String>().replace(' ', "-");
         let same = anchors.iter().filter(|other| **other == anchor).count();
         anchors.push(if same == 0 { anchor } else { format!("{anchor}-{same}") });

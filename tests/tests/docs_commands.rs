@@ -56,7 +56,10 @@ fn run(page: &str) -> Result<(), String> {
             0 => (text.as_str(), String::new()),
             wanted => {
                 let (early, last) = text.trim_end().rsplit_once('\n').unwrap_or(("", text.trim_end()));
-                (early, format!("status=0; {last} || status=$?; [ $status = {wanted} ]\n"))
+                (
+                    early,
+                    format!("status=0; {last} || status=$?; [ $status = {wanted} ]\n"),
+                )
             }
         };
         let out = at(number);
@@ -64,16 +67,31 @@ fn run(page: &str) -> Result<(), String> {
     }
     script += "exec > /dev/null 2>&1\n";
     let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", "60", "unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    command.args([
+        "--kill-after=5",
+        "60",
+        "unshare",
+        "--mount",
+        "--net",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+    ]);
     command.args(["bash", "-euc", &script]);
     command.env("scratch", scratch.path()).env("weir", weir_binary());
     command.env("packaging", repository().join("packaging"));
-    let output = command.current_dir(scratch.path()).output().expect("timeout(1), unshare(1)");
+    let output = command
+        .current_dir(scratch.path())
+        .output()
+        .expect("timeout(1), unshare(1)");
     let ran: Vec<usize> = (0..chain.len()).filter(|number| at(*number).exists()).collect();
     let printed = |number: usize| fs::read_to_string(at(number)).unwrap_or_default();
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        let last = ran.last().map(|&number| (chain[number].line, chain[number].text.clone(), printed(number)));
+        let last = ran
+            .last()
+            .map(|&number| (chain[number].line, chain[number].text.clone(), printed(number)));
         return Err(format!("{page}: {}: in {last:#?}\n{said}", output.status));
     }
     if let Some(copy) = std::env::var_os("WEIR_DOCS_PRINTED") {
@@ -86,7 +104,11 @@ fn run(page: &str) -> Result<(), String> {
             // What runs in the background may print a moment later.
             std::thread::sleep(Duration::from_millis(1));
             if let Some(line) = missing_line(&block.text, &printed(before)) {
-                return Err(format!("{page}:{}: not printed: {line}\nbut:\n{}", block.line, printed(before)));
+                return Err(format!(
+                    "{page}:{}: not printed: {line}\nbut:\n{}",
+                    block.line,
+                    printed(before)
+                ));
             }
         }
     }
@@ -96,7 +118,10 @@ fn run(page: &str) -> Result<(), String> {
 fn check(page: &str) {
     if let Err(missing) = lab::privileged() {
         // Not by eprintln, which the test harness hides when a test passes.
-        let _written = writeln!(std::io::stderr(), "SKIPPED (needs root): the commands of {page}: {missing}");
+        let _written = writeln!(
+            std::io::stderr(),
+            "SKIPPED (needs root): the commands of {page}: {missing}"
+        );
         return;
     }
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -188,7 +213,11 @@ fn every_configuration_is_valid() {
         for block in blocks(&text).into_iter().filter(|block| block.is("toml")) {
             let scratch = tempfile::tempdir().unwrap();
             let file = complete(&block.text, scratch.path());
-            let output = Command::new(weir_binary()).args(["check", "--config"]).arg(&file).output().unwrap();
+            let output = Command::new(weir_binary())
+                .args(["check", "--config"])
+                .arg(&file)
+                .output()
+                .unwrap();
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "{}:{}: {said}", path.display(), block.line);
             seen += 1;
