@@ -171,6 +171,30 @@ fn no_page_with_commands_is_forgotten() {
     }
 }
 
+#[test]
+fn blocks_that_are_not_run_say_why() {
+    let mut seen = 0;
+    for path in pages() {
+        let text = fs::read_to_string(&path).unwrap();
+        if !["tutorial", "how-to"]
+            .iter()
+            .any(|directory| path.parent().unwrap().ends_with(directory))
+        {
+            continue;
+        }
+        let lines: Vec<&str> = text.lines().collect();
+        let mut last_run = 0;
+        for block in blocks(&text).into_iter().filter(|block| block.is("sh")) {
+            let before = lines[last_run..block.line].join(" ");
+            let says_why = before.contains("ot run by the tests");
+            assert!(block.is("run") || says_why, "{}:{}", path.display(), block.line);
+            last_run = if block.is("run") { block.line } else { last_run };
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "{seen} blocks");
+}
+
 /// A configuration around a part of one: what the part lacks is put beside it.
 fn complete(part: &str, directory: &Path) -> PathBuf {
     let has = |header: &str| part.lines().any(|line| line.trim() == header);
