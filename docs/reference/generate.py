@@ -76,6 +76,9 @@ def resolve(schema, node):
         if "$ref" in node:
             kept = {key: value for key, value in node.items() if key != "$ref"}
             node = {**schema[node["$ref"].split("/")[1]][node["$ref"].split("/")[2]], **kept}
+        elif len(node.get("allOf", [])) == 1:
+            kept = {key: value for key, value in node.items() if key != "allOf"}
+            node = {**node["allOf"][0], **kept}
         elif "anyOf" in node and any(part.get("type") == "null" for part in node["anyOf"]):
             rest = [part for part in node["anyOf"] if part.get("type") != "null"]
             kept = {key: value for key, value in node.items() if key != "anyOf"}
@@ -96,19 +99,26 @@ def walk(schema, node, path, said):
         elif "properties" in items:
             inner.append((f"[[{name}]]", name, items))
         else:
-            required = "required. " if key in node.get("required", []) else ""
+            required = "Required. " if key in node.get("required", []) else ""
             what = one_line(value.get("description", ""))
             if not what or what.startswith("Text with a unit"):
-                what = said.get((path, key), what).removesuffix("; required")
-                required = "" if what == "required" else required
+                parts = said.get((path, key), what.rstrip(".")).split("; ")
+                # What the example's own value is, and what is said here already.
+                parts = [part for part in parts if part != "required" and not part.startswith("RFC ")]
+                what = sentence("; ".join(parts))
             if value.get("default") is not None:
                 what += f" Default: `{json.dumps(value['default'], ensure_ascii=False)}`."
-            rows.append((key, kind(schema, value), required + what))
+            rows.append((key, kind(schema, value), (required + what).strip()))
     header = node.get("header", "Top level")
     if rows:
         yield header, node.get("description", "") if path else "", rows
     for header, name, value in inner:
         yield from walk(schema, {**value, "header": f"`{header}`"}, name, said)
+
+
+def sentence(text):
+    letter = text[:1] if text.split(" ")[0].isupper() else text[:1].upper()
+    return f"{letter}{text[1:]}." if text else ""
 
 
 def kind(schema, value):
