@@ -91,6 +91,7 @@ def walk(schema, node, path, said):
     """Yields (header, description, rows) of a table and of those inside it."""
     inner, rows = [], []
     for key, value in node.get("properties", {}).items():
+        own = value.get("description")
         value = resolve(schema, value)
         items = resolve(schema, value.get("items", {})) if isinstance(value.get("items"), dict) else {}
         name = f"{path}.{key}".lstrip(".")
@@ -100,8 +101,9 @@ def walk(schema, node, path, said):
             inner.append((f"[[{name}]]", name, items))
         else:
             required = "Required. " if key in node.get("required", []) else ""
-            what = one_line(value.get("description", ""))
-            if not what or what.startswith("Text with a unit"):
+            what = one_line(own or value.get("description", ""))
+            # What stands at a type is of all keys of this type: the example says more.
+            if not own:
                 parts = said.get((path, key), what.rstrip(".")).split("; ")
                 # What the example's own value is, and what is said here already.
                 parts = [part for part in parts if part != "required" and not part.startswith("RFC ")]
@@ -117,7 +119,8 @@ def walk(schema, node, path, said):
 
 
 def sentence(text):
-    letter = text[:1] if text.split(" ")[0].isupper() else text[:1].upper()
+    names = ("srtcm", "trtcm")
+    letter = text[:1] if text.startswith(names) else text[:1].upper()
     return f"{letter}{text[1:]}." if text else ""
 
 
