@@ -156,17 +156,11 @@ pub fn anchors(page: &str) -> Vec<String> {
 
 /// The first line of `wanted` that `printed` lacks; lines have to come in order, others may stand between them.
 ///
-/// A word with a digit in it stands for any such word, and the words of a line need only be there in their order: times, rates and
-/// counts differ, and columns with them.
+/// A word with a digit in it stands for any such word, a unit for its multiples, and the words of a line need only be there in
+/// their order: times, rates and counts differ, and columns with them.
 #[must_use]
 pub fn missing_line<'a>(wanted: &'a str, printed: &str) -> Option<&'a str> {
-    let words = |line: &str| -> Vec<String> {
-        let word = |word: &str| match word.contains(|letter: char| letter.is_ascii_digit()) {
-            true => "0".to_owned(),
-            false => word.trim_matches(|letter| ",;:.()".contains(letter)).to_owned(),
-        };
-        line.split_whitespace().map(word).collect()
-    };
+    let words = |line: &str| -> Vec<String> { line.split_whitespace().map(word_to_compare).collect() };
     let mut lines = printed.lines().map(words);
     wanted.lines().find(|line| {
         let wanted = words(line);
@@ -175,4 +169,15 @@ pub fn missing_line<'a>(wanted: &'a str, printed: &str) -> Option<&'a str> {
             wanted.iter().all(|word| line.any(|other| other == word))
         })
     })
+}
+
+/// What is compared of a word.
+fn word_to_compare(word: &str) -> String {
+    if word.contains(|letter: char| letter.is_ascii_digit()) {
+        return "0".to_owned();
+    }
+    let word = word.trim_matches(|letter| ",;:.()".contains(letter));
+    let unit = word.trim_start_matches(['k', 'K', 'M', 'G', 'm', 'u']);
+    let is_unit = ["B", "bit/s", "s", "Bytes", "bits/sec"].contains(&unit);
+    if is_unit { unit } else { word }.to_owned()
 }
