@@ -3,6 +3,7 @@
 
 pub mod binary;
 pub mod capture;
+pub mod documents;
 pub mod gateway;
 pub mod generate;
 pub mod reference;

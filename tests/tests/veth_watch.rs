@@ -1,11 +1,15 @@
 //! `weir top` on a real terminal and `weir explain` against a live gateway. Needs root.
 
+use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::OFlag;
+use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -226,6 +230,67 @@ fn top_of(weir: &Weir) -> Pid {
         }
     }
     panic!("no weir top");
+}
+
+/// Starts `weir top` on a pseudo-terminal of this process, does `end` to it, and wants it gone within two seconds. As a leader
+/// it gets SIGHUP from the kernel when the terminal goes; otherwise it has only the terminal itself to go by.
+fn top_ends(weir: &Weir, what: &str, as_leader: bool, end: impl FnOnce(PtyMaster, Pid) -> Option<PtyMaster>) {
+    // A child that held the master too would keep its own terminal up.
+    let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let terminal = ptsname_r(&master).unwrap();
+    let sized = Command::new("stty")
+        .args(["-F", &terminal, "rows", "24", "cols", "80"])
+        .status();
+    assert!(sized.unwrap().success(), "stty");
+    let slave = || {
+        let mut open = OpenOptions::new();
+        open.read(true).write(true).custom_flags(OFlag::O_NOCTTY.bits());
+        Stdio::from(open.open(&terminal).unwrap())
+    };
+    let mut command = Command::new(if as_leader { "setsid" } else { "env" });
+    command.args(as_leader.then_some("--ctty")).arg(weir_binary());
+    command.args(["top", "--interval", "0.3", "--socket"]).arg(&weir.socket);
+    command
+        .env("TERM", "xterm-256color")
+        .stdin(slave())
+        .stdout(slave())
+        .stderr(slave());
+    let mut child = command.spawn().expect("setsid(1) of util-linux, env(1)");
+    // The copies of the terminal that it holds.
+    drop(command);
+    let (mut shown, mut piece) = (Vec::new(), [0; 4096]);
+    while !String::from_utf8_lossy(&shown).contains("idle") {
+        let read = (&master).read(&mut piece).unwrap();
+        shown.extend_from_slice(&piece[..read]);
+    }
+    let begin = Instant::now();
+    let kept = end(master, Pid::from_raw(child.id().try_into().unwrap()));
+    while child.try_wait().unwrap().is_none() {
+        if begin.elapsed() > Duration::from_secs(2) {
+            let _gone = child.kill();
+            let _reaped = child.wait();
+            panic!("{what}, leader {as_leader}: weir top goes on");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(kept);
+}
+
+#[test]
+fn top_ends_with_its_terminal() {
+    let Some(gateway) = Gateway::build(Layout::default()) else {
+        return;
+    };
+    let weir = gateway.start(&config());
+    for as_leader in [true, false] {
+        top_ends(&weir, "the terminal is closed", as_leader, |_master, _top| None);
+        top_ends(&weir, "SIGHUP", as_leader, |master, top| {
+            kill(top, Signal::SIGHUP).unwrap();
+            Some(master)
+        });
+    }
 }
 
 #[test]

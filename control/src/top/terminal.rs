@@ -1,15 +1,19 @@
 //! The loop of the screen: keys, answers, signals, drawing. Nothing is drawn unless something has changed.
 //!
 //! A thread of its own asks the appliance, so that a slow answer never holds a key up. The terminal is put back however the
-//! loop ends: by a key, a signal, an error, or a panic (ratatui's hook does that one).
+//! loop ends: by a key, a signal, an error, or a panic (ratatui's hook does that one). A terminal that has gone away ends the
+//! process from a second thread ([`end_with_terminal`]), because the loop itself may never hear of it.
 
-use std::io;
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -24,6 +28,8 @@ use super::view::{View, Wanted};
 const LOOK: Duration = Duration::from_millis(100);
 /// How long an answer may take before the screen says so.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How often, in ms, the terminal is looked at if the kernel does not say by itself that it has gone.
+const GONE_LOOK_MS: u16 = 500;
 
 /// Shows the screen until the operator or a signal ends it.
 ///
@@ -32,12 +38,41 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub fn show(options: &TopOptions) -> io::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT, SIGHUP] {
+        // The second one ends a loop that waits for a stopped terminal (Ctrl-S) too.
+        signal_hook::flag::register_conditional_shutdown(signal, 1, stop.clone())?;
         signal_hook::flag::register(signal, stop.clone())?;
     }
+    end_with_terminal()?;
     let terminal = ratatui::try_init()?;
     let result = Screen::new(options, Asker::start(options.socket.clone())?).run(terminal, &stop);
     let restored = ratatui::try_restore();
     result.and(restored)
+}
+
+/// Ends the process, with status 1, when the terminal hangs up: its window was closed, its connection lost.
+///
+/// crossterm reads a terminal until it would block, and takes the end of the file and EIO for "nothing yet": of a terminal that
+/// has hung up it reads for ever, inside `event::poll`, and no flag is looked at any more. There is nobody to say it to and
+/// nothing to restore, so the process may end here.
+fn end_with_terminal() -> io::Result<()> {
+    std::thread::Builder::new().name("weir-top-tty".into()).spawn(|| {
+        let (input, output) = (io::stdin(), io::stdout());
+        let mut terminals = Vec::with_capacity(2);
+        // No event is asked for: errors and hang-ups are always told.
+        if input.is_terminal() {
+            terminals.push(PollFd::new(input.as_fd(), PollFlags::empty()));
+        }
+        if output.is_terminal() {
+            terminals.push(PollFd::new(output.as_fd(), PollFlags::empty()));
+        }
+        loop {
+            match poll(&mut terminals, GONE_LOOK_MS) {
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) | Err(_) => std::process::exit(1),
+            }
+        }
+    })?;
+    Ok(())
 }
 
 struct Screen {
