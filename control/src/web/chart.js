@@ -12,7 +12,7 @@ const BOTTOM = 24;
 
 /** What an event looks like on the time axis and in the list. */
 export const SIGNS = {
-  started: "⏻", swapped: "⇄", refused: "✖", trial_began: "◔", trial_ended: "●", trial_reverted: "↶", link_up: "△",
+  started: "▶", swapped: "⇄", refused: "✖", trial_began: "◔", trial_ended: "●", trial_reverted: "↶", link_up: "△",
   link_down: "▽", interface_gone: "▽", worker_stale: "!", worker_back: "✓", unaccounted: "!",
 };
 

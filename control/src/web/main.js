@@ -138,7 +138,8 @@ function draw() {
   say(byId("region"), shown("region", status.region));
   say(byId("facts"), `${status.version}, up ${duration(status.uptime_seconds)}, table ${status.generation}, ${count(status.contracts)} contracts`);
   tables.alarms(status, problems(status));
-  map.update(contracts.contracts, byId("filter").value ? [] : status.uncontracted, byId("window").value, page.chosen);
+  const classes = (status.ports[0]?.rings ?? []).map((ring) => ring.class);
+  map.update(contracts.contracts, byId("filter").value ? [] : status.uncontracted, classes, byId("window").value, page.chosen);
   drawNote();
   drawChart();
   drawContract();

@@ -51,11 +51,11 @@ export function judge(row, rate) {
   return { kind, share };
 }
 
-/** Draws contracts in their order, then what no contract covers. */
-export function update(contracts, uncontracted, window, chosen) {
+/** Draws contracts in their order, then what no contract covers; columns by `classes`, highest priority first. */
+export function update(contracts, uncontracted, classes, window, chosen) {
   const keys = new Map();
   for (const one of [...contracts, ...uncontracted]) keys.set(`${one.class}\n${one.direction}`, [one.class, one.direction]);
-  const columns = [...keys.values()].sort(([a, ad], [b, bd]) => a.localeCompare(b) || ad.localeCompare(bd));
+  const columns = [...keys.values()].sort(([a, ad], [b, bd]) => classes.indexOf(a) - classes.indexOf(b) || ad.localeCompare(bd));
   drawHead(columns);
   const wanted = new Map();
   for (const contract of contracts) place(wanted, [contract.service, contract.segment], contract);
@@ -122,7 +122,7 @@ function drawCell(cell, row, name, window, chosen) {
   const rate = row.rates?.[window] ?? {};
   const { kind, share } = judge(row, { offered_bps: 0, ...rate });
   const full = row.service === undefined ? "" : nameOf(row);
-  const text = { idle: "idle", off: "not now", free: bits(rate.offered_bps ?? 0) }[kind] ?? percent(share);
+  const text = { idle: "idle", off: "not now" }[kind] ?? (full ? percent(share) : bits(rate.offered_bps));
   // Ten steps are as many as an eye tells apart; the number is exact.
   const step = Math.min(9, Math.floor((1 - share) * 10));
   const now = [kind, step, text, name, full, full === chosen, rate.offered_bps].join("\n");
@@ -130,15 +130,16 @@ function drawCell(cell, row, name, window, chosen) {
   cell.was = now;
   if (!cell.button) {
     cell.button = make(full ? "button" : "span", full ? { type: "button" } : {},
-      make("i", { "aria-hidden": "true" }), make("b"), make("small"));
+      make("em", { "aria-hidden": "true" }), make("i", { "aria-hidden": "true" }), make("b"), make("small"));
     cell.element.replaceChildren(cell.button);
   }
   const { button } = cell;
-  const [sign, share_text, offered] = button.children;
+  const [label, sign, figure, offered] = button.children;
+  say(label, `${shown("class", row.class)} ${DIRECTIONS[row.direction]}`);
   button.className = `cell ${kind} s${step}`;
   say(sign, KINDS[kind].sign);
-  say(share_text, text);
-  say(offered, kind === "idle" || kind === "off" || kind === "free" ? "" : bits(rate.offered_bps));
+  say(figure, text);
+  say(offered, kind === "idle" || kind === "off" || !full ? "" : bits(rate.offered_bps));
   const words = `${name}, ${shown("class", row.class)} ${row.direction}: ${text}, ${KINDS[kind].words}; `
     + `offered ${bits(rate.offered_bps ?? 0)}${row.rate_bps ? ` of ${bits(row.rate_bps)} entitled` : ""}`;
   button.title = words;

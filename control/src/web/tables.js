@@ -24,19 +24,29 @@ function renew(element, children) {
   }
 }
 
+/** Alarms of one kind together, so that a hundred of them leave the map in sight. */
 export function alarms(status, problems) {
-  const items = status.alarms.map((alarm) => {
-    const figures = Object.entries(alarm.figures).map(([name, value]) => figure(name, value)).join(", ");
-    return make("details", { class: "alarm" },
-      make("summary", {}, make("b", {}, `✖ ${alarm.name.replaceAll("_", " ")}`), ` ${shownPlace(alarm.where)}: ${alarm.what}`),
-      make("p", {}, `${figures}.`), make("p", {}, `Help: ${alarm.remedy}.`));
+  const kinds = new Map();
+  for (const alarm of status.alarms) kinds.set(alarm.name, [...(kinds.get(alarm.name) ?? []), alarm]);
+  const items = [...kinds].map(([name, list]) => {
+    const [first, ...others] = list;
+    const more = others.length > 0 ? `, and ${count(others.length)} more` : "";
+    return make("details", { class: "alarm", "data-kind": name },
+      make("summary", {}, make("b", {}, `✖ ${name.replaceAll("_", " ")}`), ` ${shownPlace(first.where)}: ${first.what}${more}`),
+      ...list.map(explained));
   });
   for (const problem of problems) items.push(make("p", { class: "alarm mild" }, `▲ ${problem}`));
-  if (status.alarms_left_out > 0) items.push(make("p", { class: "note" }, `and ${count(status.alarms_left_out)} alarms more`));
+  if (status.alarms_left_out > 0) items.push(make("p", { class: "note" }, `and ${count(status.alarms_left_out)} alarms more: weir status --json has all`));
   if (items.length === 0) items.push(make("p", { class: "calm" }, "✓ No alarms"));
-  const open = [...byId("alarms").querySelectorAll("details")].map((details) => details.open);
-  renew(byId("alarms"), items);
-  [...byId("alarms").querySelectorAll("details")].forEach((details, at) => (details.open = open[at] ?? false));
+  const box = byId("alarms");
+  const open = new Set([...box.querySelectorAll("details[open]")].map((details) => details.dataset.kind));
+  for (const item of items) item.open = open.has(item.dataset.kind);
+  renew(box, items);
+}
+
+function explained(alarm) {
+  const figures = Object.entries(alarm.figures).map(([name, value]) => figure(name, value)).join(", ");
+  return make("p", {}, make("b", {}, shownPlace(alarm.where)), ` ${alarm.what} (${figures}). ${alarm.remedy}.`);
 }
 
 function figure(name, value) {
