@@ -90,9 +90,17 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", scheme);
     }
 
-    /// Goes to an address.
+    /// Goes to an address, and waits until its scripts have been started.
+    ///
+    /// # Panics
+    ///
+    /// When nothing answers there.
     pub fn open(&mut self, url: &str) {
-        self.call("Page.navigate", json!({ "url": url }));
+        let answer = self.call("Page.navigate", json!({ "url": url }));
+        assert!(answer["errorText"].is_null(), "{url}: {answer}");
+        self.wait_for(&format!(
+            "location.href === '{url}' && document.readyState === 'complete'"
+        ));
     }
 
     /// The value of a JavaScript expression on the page.

@@ -247,6 +247,7 @@ fn a_browser_says_when_the_appliance_is_gone_and_goes_on_when_it_is_back() {
     browser.open(&format!("http://{ADDRESS}/"));
     browser.wait_for("document.querySelector('#state').textContent === '● live'");
     browser.wait_for("document.querySelector('#contract-facts').textContent.includes('4,0')");
+    browser.wait_for("document.querySelector('#chart .line.offered').getAttribute('d') !== ''");
     weir.stop();
     browser.wait_for("document.body.classList.contains('stale')");
     let banner = browser
@@ -265,9 +266,14 @@ fn a_browser_says_when_the_appliance_is_gone_and_goes_on_when_it_is_back() {
     browser.wait_for("!document.body.classList.contains('stale') && document.querySelector('#banner').hidden");
     browser.wait_for("document.querySelectorAll('#events .started').length === 2");
     // The counters began anew: the lines have a gap there, and nothing below zero.
-    let below =
-        "[...document.querySelectorAll('#chart .line')].some((line) => /-\\d|NaN/.test(line.getAttribute('d')))";
-    assert_eq!(browser.evaluate(below), false);
+    browser.wait_for("document.querySelector('#chart .line.offered').getAttribute('d').split('M').length > 2");
+    let heights = browser.evaluate(
+        "[...document.querySelectorAll('#chart .line')].flatMap((line) =>
+            (line.getAttribute('d').match(/[ML][^MLh]+/g) ?? []).map((point) => Number(point.split(' ')[1])))",
+    );
+    let heights = heights.as_array().expect("points");
+    let inside = |height: &Value| height.as_f64().is_some_and(|height| (0.0..=216.0).contains(&height));
+    assert!(heights.len() > 10 && heights.iter().all(inside), "{heights:?}");
     weir.stop();
 }
 

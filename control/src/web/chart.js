@@ -19,7 +19,7 @@ export const SIGNS = {
 /** A scale that ends at a round number. */
 export function nice(most) {
   const power = 10 ** Math.floor(Math.log10(Math.max(most, 1000)));
-  return [1, 2, 2.5, 5, 10].map((step) => step * power).find((end) => end >= most) ?? 10 * power;
+  return [1, 1.2, 1.6, 2, 2.4, 3.2, 4, 5, 6, 8, 10].map((step) => step * power).find((end) => end >= most) ?? 10 * power;
 }
 
 export function legend() {

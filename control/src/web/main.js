@@ -16,7 +16,7 @@ const EVENTS_MAX = 512;
 /** Age from which figures are shown as old. */
 const STALE = 5000;
 
-const page = { offset: 0, chosen: null, status: null, contracts: null, contract: null, events: [], after: 0, uptime: 0 };
+const page = { offset: 0, chosen: null, status: null, contracts: null, contract: null, events: [], after: 0, born: 0 };
 /** When figures came last, by this browser's clock, and why they do not come. */
 const link = { at: 0, error: null };
 let timer = 0;
@@ -82,13 +82,15 @@ async function ask(number) {
     read("contracts", { sort: "trouble", limit: PAGE, offset: page.offset, search: byId("filter").value.trim() }),
     page.chosen ? read("contracts", parts(page.chosen)) : null,
   ]);
-  const hasRestarted = status.uptime_seconds < page.uptime;
+  // Another process counts its events from 1 again. Both figures are of one clock, and a small step of it is no restart.
+  const born = Date.parse(status.time) - status.uptime_seconds * 1000;
+  const hasRestarted = Math.abs(born - page.born) > 2000;
   const events = await read("events", { after: hasRestarted ? 0 : page.after });
   // Meanwhile the filter or the page was changed: what came answers another question.
   if (number !== polls) return;
   link.at = Date.now();
   link.error = null;
-  Object.assign(page, { status, contracts, uptime: status.uptime_seconds });
+  Object.assign(page, { status, contracts, born });
   const keep = series.keep(contracts);
   contracts.contracts.forEach((contract) => keep(nameOf(contract), contract));
   if (!page.chosen && contracts.contracts.length > 0) page.chosen = nameOf(contracts.contracts[0]);
@@ -97,11 +99,17 @@ async function ask(number) {
   if (page.contract && one) keep(page.chosen, page.contract);
   series.prune(Date.parse(contracts.time));
   page.after = events.events.at(-1)?.number ?? (hasRestarted ? 0 : page.after);
-  page.events = [...page.events, ...events.events.map((event) => ({ ...event, at: Date.parse(event.time) }))].slice(-EVENTS_MAX);
+  keepEvents(events.events);
   byId("token-form").hidden = true;
   byId("main").hidden = false;
   byId("forget").hidden = !token.get();
   draw();
+}
+
+function keepEvents(events) {
+  const known = new Set(page.events.map((event) => event.time));
+  const fresh = events.filter((event) => !known.has(event.time)).map((event) => ({ ...event, at: Date.parse(event.time) }));
+  page.events = [...page.events, ...fresh].slice(-EVENTS_MAX);
 }
 
 /** The parameters that find one contract by its name. */

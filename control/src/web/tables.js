@@ -1,7 +1,7 @@
 // Alarms, drops, ports, rings, workers, events: what is no map and no line.
 
 import { SIGNS } from "./chart.js";
-import { bits, byId, clock, count, fill, make, micros, octets, percent, shown, shownPlace, shownText } from "./text.js";
+import { bits, byId, clock, count, fill, make, micros, octets, percent, say, shown, shownPlace, shownText } from "./text.js";
 
 /** What the reasons mean; docs/OPERATING.md says what to do about them. */
 const REASONS = {
@@ -24,24 +24,40 @@ function renew(element, children) {
   }
 }
 
-/** Alarms of one kind together, so that a hundred of them leave the map in sight. */
+const boxes = new Map();
+
+/**
+ * Alarms of one kind together, so that a hundred of them leave the map in sight. A kind keeps its element, and with it the
+ * focus, as long as it lasts.
+ */
 export function alarms(status, problems) {
   const kinds = new Map();
   for (const alarm of status.alarms) kinds.set(alarm.name, [...(kinds.get(alarm.name) ?? []), alarm]);
-  const items = [...kinds].map(([name, list]) => {
-    const [first, ...others] = list;
-    const more = others.length > 0 ? `, and ${count(others.length)} more` : "";
-    return make("details", { class: "alarm", "data-kind": name },
-      make("summary", {}, make("b", {}, `✖ ${name.replaceAll("_", " ")}`), ` ${shownPlace(first.where)}: ${first.what}${more}`),
-      ...list.map(explained));
-  });
-  for (const problem of problems) items.push(make("p", { class: "alarm mild" }, `▲ ${problem}`));
-  if (status.alarms_left_out > 0) items.push(make("p", { class: "note" }, `and ${count(status.alarms_left_out)} alarms more: weir status --json has all`));
-  if (items.length === 0) items.push(make("p", { class: "calm" }, "✓ No alarms"));
+  const items = [...kinds].map(([name, list]) => kindOf(name, list));
+  for (const problem of problems) items.push(kept(problem, () => make("p", { class: "alarm mild" }, `▲ ${problem}`)));
+  const left = status.alarms_left_out;
+  if (left > 0) items.push(kept(`left ${left}`, () => make("p", { class: "note" }, `and ${count(left)} alarms more: weir status --json has all`)));
+  if (items.length === 0) items.push(kept("none", () => make("p", { class: "calm" }, "✓ No alarms")));
   const box = byId("alarms");
-  const open = new Set([...box.querySelectorAll("details[open]")].map((details) => details.dataset.kind));
-  for (const item of items) item.open = open.has(item.dataset.kind);
-  renew(box, items);
+  if (items.length !== box.children.length || items.some((item, at) => box.children[at] !== item)) box.replaceChildren(...items);
+  for (const [key, element] of boxes) if (!items.includes(element)) boxes.delete(key);
+  // Only their number is read out: the figures change with every poll.
+  say(byId("alarm-count"), `${count(status.alarms.length + left)} alarms`);
+}
+
+function kept(key, create) {
+  if (!boxes.has(key)) boxes.set(key, create());
+  return boxes.get(key);
+}
+
+function kindOf(name, list) {
+  const details = kept(name, () => make("details", { class: "alarm" },
+    make("summary", {}, make("b", {}, `✖ ${name.replaceAll("_", " ")}`), " ", make("span")), make("div")));
+  const [first, ...others] = list;
+  const more = others.length > 0 ? `, and ${count(others.length)} more` : "";
+  say(details.querySelector("summary span"), `${shownPlace(first.where)}: ${first.what}${more}`);
+  renew(details.lastChild, list.map(explained));
+  return details;
 }
 
 function explained(alarm) {
