@@ -277,6 +277,60 @@ fn a_browser_says_when_the_appliance_is_gone_and_goes_on_when_it_is_back() {
     weir.stop();
 }
 
+/// Kind and place of the alarms of a status.
+fn alarms(status: &Value) -> Vec<(String, String)> {
+    let word = |alarm: &Value, key: &str| alarm[key].as_str().expect("a word").to_owned();
+    let alarms = status["alarms"].as_array().expect("alarms");
+    alarms
+        .iter()
+        .map(|alarm| (word(alarm, "name"), word(alarm, "where")))
+        .collect()
+}
+
+#[test]
+fn a_browser_shows_conforming_loss_as_an_alarm() {
+    let Some(gateway) = Gateway::build(Layout::default()) else {
+        return;
+    };
+    let Some(mut browser) = Browser::start(&gateway.gw) else {
+        return;
+    };
+    gateway.gw.try_run(|| links::set_up("lo")).expect("loopback goes up");
+    // The contract promises more than the port carries.
+    let weir = gateway.start(&Config {
+        control: "[api]\nlisten = \"127.0.0.1:9469\"\n",
+        wan_rate: "2 Mbit/s",
+        ..config()
+    });
+    gateway.warm();
+    browser.set_screen(1280, 900, "light");
+    browser.open(&format!("http://{ADDRESS}/"));
+    let _score = traffic(&gateway, 3).finish();
+    let name = "web/best-effort/egress";
+    browser.wait_for(&format!("{}.includes('conforming packets lost')", cell(name)));
+    browser.wait_for(&format!(
+        "document.querySelector('#alarms').textContent.includes('conforming dropped {name}')"
+    ));
+    browser.wait_for("document.querySelector('#alarm-count').textContent !== '0 alarms'");
+    let (_, overview) = get(&gateway, &[], "/api/v1/status");
+    let overview: Value = serde_json::from_str(&overview).expect("JSON");
+    let expected = ("conforming_dropped".to_owned(), name.to_owned());
+    assert!(alarms(&overview).contains(&expected), "{overview}");
+    assert_eq!(
+        alarms(&overview),
+        alarms(&weir.status()),
+        "no contract's alarm is missing"
+    );
+    for ledger in overview["ledger"].as_array().expect("a ledger") {
+        for (reason, _) in ledger["dropped"].as_object().expect("reasons") {
+            let row = format!("document.querySelector('#drops').textContent.includes('{reason}')");
+            assert_eq!(browser.evaluate(&row), true, "{reason}");
+        }
+    }
+    assert_eq!(browser.complaints, Vec::<String>::new());
+    weir.stop();
+}
+
 #[test]
 fn many_contracts_come_by_the_thousand() {
     let Some(gateway) = Gateway::build(Layout::default()) else {
