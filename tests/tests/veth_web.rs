@@ -1,12 +1,10 @@
 //! The web page of a running gateway. Needs root and curl; what a browser does with it needs chromium.
 
-use std::net::SocketAddr;
-
 use pktgen::lab::links;
 use serde_json::Value;
 use weir_tests::browser::Browser;
 use weir_tests::gateway::http::{self, ADDRESS, TOKEN, get};
-use weir_tests::gateway::{Config, Gateway, Layout, Running, SITE, Stream, WAN, command, contract, text};
+use weir_tests::gateway::{Config, Gateway, Layout, command, contract, text};
 
 /// Two services: `web` gets more than its contract, `quiet` nothing.
 fn config() -> Config {
@@ -16,19 +14,6 @@ fn config() -> Config {
         contracts: web + &quiet,
         ..Config::default()
     }
-}
-
-/// 4,000 packets of 228 bytes a second: 7.3 Mbit/s.
-fn traffic(gateway: &Gateway, seconds: u32) -> Running {
-    let stream = Stream {
-        from: SocketAddr::new(SITE.parse().unwrap(), 0),
-        to: SocketAddr::new(WAN.parse().unwrap(), 7000),
-        packets: 4000 * seconds,
-        per_second: 4000,
-        payload: 200,
-        tos: 0,
-    };
-    stream.start(&gateway.site, &gateway.wan)
 }
 
 /// Status, head and body of a path over TCP.
@@ -156,7 +141,7 @@ fn a_browser_shows_what_the_api_says() {
     gateway.warm();
     browser.set_screen(1280, 900, "light");
     open_with_token(&mut browser);
-    let running = traffic(&gateway, 5);
+    let running = gateway.traffic(4000, 5);
     browser.wait_for("document.querySelectorAll('#chart .line.excess[d*=L]').length === 1");
     browser.wait_for(&format!(
         "{}.includes('excess, carried')",
@@ -242,7 +227,7 @@ fn a_browser_says_when_the_appliance_is_gone_and_goes_on_when_it_is_back() {
     };
     let weir = gateway.start(&config);
     gateway.warm();
-    let _score = traffic(&gateway, 1).finish();
+    let _score = gateway.traffic(4000, 1).finish();
     browser.set_screen(1280, 900, "dark");
     browser.open(&format!("http://{ADDRESS}/"));
     browser.wait_for("document.querySelector('#state').textContent === '● live'");
@@ -305,7 +290,7 @@ fn a_browser_shows_conforming_loss_as_an_alarm() {
     gateway.warm();
     browser.set_screen(1280, 900, "light");
     browser.open(&format!("http://{ADDRESS}/"));
-    let _score = traffic(&gateway, 3).finish();
+    let _score = gateway.traffic(4000, 3).finish();
     let name = "web/best-effort/egress";
     browser.wait_for(&format!("{}.includes('conforming packets lost')", cell(name)));
     browser.wait_for(&format!(
