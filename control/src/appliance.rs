@@ -626,6 +626,25 @@ impl View {
         self.status_with(traffic)
     }
 
+    /// The same, still without contracts but with the alarms of all of them.
+    #[must_use]
+    pub fn status_with_alarms(&self) -> Status {
+        let observer = self.observer();
+        let mut status = self.status_of(|slot| {
+            // Without excess or loss there is no alarm.
+            let minute = observer.rates(slot).last_minute;
+            minute.conforming_dropped_packets > 0 || minute.nonconforming_bps > 0
+        });
+        status.traffic.contracts.clear();
+        status
+    }
+
+    /// Time since the appliance started.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     fn status_with(&self, traffic: TrafficReport) -> Status {
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -2,6 +2,7 @@
 //! configurations and captures to try it on, and the way to the real binary.
 
 pub mod binary;
+pub mod browser;
 pub mod capture;
 pub mod documents;
 pub mod gateway;

@@ -148,7 +148,16 @@ impl Board {
     /// What `weir status --json` prints, without contracts.
     #[must_use]
     pub fn status_without_contracts(&self) -> Status {
-        let mut status = self.view.load().status_without_contracts();
+        self.with_change(self.view.load().status_without_contracts())
+    }
+
+    /// The same, with the alarms of the contracts.
+    #[must_use]
+    pub fn status_with_alarms(&self) -> Status {
+        self.with_change(self.view.load().status_with_alarms())
+    }
+
+    fn with_change(&self, mut status: Status) -> Status {
         let change = self.change.load();
         status.last_reload_error.clone_from(&change.last_reload_error);
         status.change.clone_from(&change.status);

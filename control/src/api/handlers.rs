@@ -1,5 +1,6 @@
 //! The answers, and their forms.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -8,15 +9,19 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use dataplane::clock::{Clock, MonotonicClock};
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::alarms::Alarm;
 use crate::api::bodies::pieces;
 use crate::api::health::{Health, Watcher};
 use crate::api::routes::App;
+use crate::change::diff::ContractName;
 use crate::events::Event;
 use crate::metrics::text::{self, PlainText};
 use crate::metrics::{self, Observed, Scrape};
+use crate::observe::{Rate, Windows};
 use crate::report::{ContractReport, LedgerReport, OtherReport, UncontractedReport};
 use crate::status::{ChangeStatus, PortStatus, WorkerStatus};
 
@@ -29,8 +34,18 @@ pub struct Overview {
     pub region: String,
     /// Generation of the current table; each worker says in `workers` which one it runs.
     pub generation: u64,
+    /// When this was read, by the appliance's clock.
+    pub time: Timestamp,
     /// Seconds since the appliance started.
     pub uptime_seconds: f64,
+    /// Seconds since the current table was published.
+    pub table_seconds: f64,
+    /// What is not as it should be, most grave first; at most 100.
+    pub alarms: Vec<Alarm>,
+    /// How many alarms there are beside these.
+    pub alarms_left_out: usize,
+    /// How long the windows are that rates and sojourns are of.
+    pub windows: Windows,
     /// Hash of the texts that run.
     pub config_hash: String,
     /// Error of the last reload, apply or rollback, if it was refused.
@@ -57,6 +72,10 @@ pub struct Overview {
 /// A page of contracts.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Contracts {
+    /// When this was read, by the appliance's clock.
+    pub time: Timestamp,
+    /// Seconds since the appliance started: smaller than before means that all counters began anew.
+    pub uptime_seconds: f64,
     /// How many contracts match.
     pub total: usize,
     /// How many of them were skipped.
@@ -77,6 +96,11 @@ pub struct ContractsQuery {
     direction: Option<String>,
     /// Towards this segment.
     segment: Option<String>,
+    /// With this text in `service/class/direction[/segment]`; upper and lower case are the same.
+    search: Option<String>,
+    /// In which order; default `configuration`.
+    #[serde(default)]
+    sort: Sort,
     /// How many to skip; default 0.
     #[serde(default)]
     offset: usize,
@@ -84,6 +108,19 @@ pub struct ContractsQuery {
     #[schemars(range(min = 1, max = 1000))]
     #[serde(default = "page")]
     limit: usize,
+}
+
+/// An order of contracts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+enum Sort {
+    /// As in the files.
+    #[default]
+    Configuration,
+    /// By the last minute: first those that lost conforming packets, then by the share of what they offered that was
+    /// dropped, then by the share that did not conform, then by what they offered.
+    Trouble,
 }
 
 /// Ports with their ledgers.
@@ -134,6 +171,8 @@ fn page() -> usize {
 
 /// Most contracts of a page: half a megabyte.
 const PAGE_MAX: usize = 1000;
+/// Most alarms of an answer: more than anybody reads, and 100,000 contracts may have one each.
+const ALARMS_MAX: usize = 100;
 /// Time that a scrape waits for others to end.
 const SCRAPE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -186,9 +225,18 @@ pub(super) async fn readyz(State(app): State<App>) -> Response {
 }
 
 pub(super) async fn status(State(app): State<App>) -> Response {
-    let (status, change) = (app.board.status_without_contracts(), app.board.change());
+    let time = Timestamp::now();
+    let (mut status, change) = (app.board.status_with_alarms(), app.board.change());
+    let alarms_left_out = status.alarms.len().saturating_sub(ALARMS_MAX);
+    status.alarms.truncate(ALARMS_MAX);
+    let unaccounted = status.unaccounted();
     json(&Overview {
-        unaccounted: status.unaccounted(),
+        time,
+        table_seconds: status.table_seconds,
+        alarms: status.alarms,
+        alarms_left_out,
+        windows: status.windows,
+        unaccounted,
         contracts: app.board.view().compiled().numbered().count(),
         config_hash: change.config_hash.clone(),
         version: status.version,
@@ -214,8 +262,10 @@ pub(super) async fn contracts(State(app): State<App>, query: Asked<ContractsQuer
         return error(StatusCode::BAD_REQUEST, "`limit` is from 1 to 1000: page with `offset`");
     }
     let is = |wanted: &Option<String>, found: Option<&str>| wanted.as_deref().is_none_or(|w| Some(w) == found);
+    let search = query.search.as_ref().map(|text| text.to_lowercase());
     let view = app.board.view();
-    let matching: Vec<usize> = view
+    let observer = view.observer();
+    let mut matching: Vec<usize> = view
         .compiled()
         .numbered()
         .filter(|(_, name)| {
@@ -223,19 +273,47 @@ pub(super) async fn contracts(State(app): State<App>, query: Asked<ContractsQuer
                 && is(&query.class, Some(name.class))
                 && is(&query.direction, Some(name.direction))
                 && is(&query.segment, name.segment)
+                && search.as_ref().is_none_or(|text| full_name(name).contains(text))
         })
         .map(|(number, _)| number)
         .collect();
-    let now = Some(MonotonicClock.now());
-    let observer = view.observer();
+    if query.sort == Sort::Trouble {
+        let rates = |number: &usize| observer.rates(view.compiled().contract(*number).slot);
+        matching.sort_by_cached_key(|number| Reverse(trouble(rates(number).last_minute)));
+    }
+    let (time, now) = (Timestamp::now(), Some(MonotonicClock.now()));
     let page = matching.iter().skip(query.offset).take(query.limit);
     json(&Contracts {
+        time,
+        uptime_seconds: view.uptime().as_secs_f64(),
         total: matching.len(),
         offset: query.offset,
         contracts: page
             .filter_map(|&number| view.compiled().contract_report(number, now, Some(&observer)))
             .collect(),
     })
+}
+
+/// What `search` looks into.
+fn full_name(name: &ContractName<'_>) -> String {
+    let segment = name.segment.map(|segment| format!("/{segment}")).unwrap_or_default();
+    format!("{}/{}/{}{segment}", name.service, name.class, name.direction).to_lowercase()
+}
+
+/// How much somebody should look at a contract: conforming packets lost, parts per million of the offered dropped and not
+/// conforming, and bit/s offered.
+fn trouble(minute: Rate) -> (u64, u64, u64, u64) {
+    let ppm = |part: u64| {
+        part.saturating_mul(1_000_000)
+            .checked_div(minute.offered_bps)
+            .unwrap_or(0)
+    };
+    (
+        minute.conforming_dropped_packets,
+        ppm(minute.dropped_bps),
+        ppm(minute.nonconforming_bps),
+        minute.offered_bps,
+    )
 }
 
 pub(super) async fn ports(State(app): State<App>) -> Response {
@@ -293,5 +371,32 @@ fn json(value: &impl Serialize) -> Response {
         }
         // A map with keys that are no strings: none of the forms above has one.
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_goes_by_loss_then_drops_then_excess_then_size() {
+        let rate = |offered_bps, nonconforming_bps, dropped_bps, conforming_dropped_packets| Rate {
+            offered_bps,
+            nonconforming_bps,
+            dropped_bps,
+            conforming_dropped_packets,
+            ..Rate::default()
+        };
+        let worst_first = [
+            rate(1_000, 0, 8, 1),
+            rate(1_000, 500, 500, 0),
+            rate(9_000_000, 900_000, 900_000, 0),
+            rate(1_000, 500, 0, 0),
+            rate(u64::MAX, 0, 0, 0),
+            rate(1_000, 0, 0, 0),
+            rate(0, 0, 0, 0),
+        ];
+        let keys = worst_first.map(trouble);
+        assert!(keys.is_sorted_by(|worse, better| worse > better), "{keys:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! Metrics, health and the read-only API over HTTP/1.1: on a Unix socket, and over TCP where the operator asked for it.
 //!
 //! ```text
-//!  control thread ─► Board ─► API thread ─► /metrics /livez /readyz /api/v1/...
+//!  control thread ─► Board ─► API thread ─► /metrics /livez /readyz /api/v1/...  and / with /web/..., the web page
 //!  workers ─ counters, ledgers ──┘ (read only)
 //! ```
 //!
@@ -19,6 +19,7 @@ pub mod handlers;
 pub mod health;
 pub mod listen;
 pub mod openapi;
+pub mod page;
 pub mod routes;
 
 use std::io;

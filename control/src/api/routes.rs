@@ -1,4 +1,5 @@
-//! What is served where. One list: the router is made of it, and so is the OpenAPI document.
+//! What is served where. One list: the router is made of it, and so is the OpenAPI document. The files of the web page are
+//! beside it, in [`page`].
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use crate::api::auth::Token;
 use crate::api::board::Board;
 use crate::api::handlers::{self, error};
 use crate::api::health::{Health, Watcher};
+use crate::api::page;
 use crate::change::messages::HistoryReport;
 
 /// Scrapes written at once; others wait for [`handlers`] to be free, and are told to come again if that takes long.
@@ -124,12 +126,8 @@ pub(super) fn routes() -> Vec<Route> {
             "What `weir status --json` prints, with the number of contracts instead of the contracts.",
             get(h::status),
         ),
-        Route::json::<h::Contracts>(
-            "/api/v1/contracts",
-            "Contracts with their counters, in the order of the configuration.",
-            get(h::contracts),
-        )
-        .asked_with::<h::ContractsQuery>(),
+        Route::json::<h::Contracts>("/api/v1/contracts", "Contracts with their counters.", get(h::contracts))
+            .asked_with::<h::ContractsQuery>(),
         Route::json::<h::Ports>(
             "/api/v1/ports",
             "Ports, their queues, and their ledgers.",
@@ -151,7 +149,7 @@ pub(super) fn router(app: App, token: Option<Token>) -> Router {
     let router = routes()
         .into_iter()
         .fold(Router::new(), |router, route| router.route(route.path, route.method));
-    let router = router
+    let router = page::add_to(router)
         .fallback(|| async {
             error(
                 StatusCode::NOT_FOUND,
@@ -173,7 +171,7 @@ pub(super) fn router(app: App, token: Option<Token>) -> Router {
 
 async fn ask_for_token(State(token): State<Token>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    let is_open = routes().iter().any(|route| route.is_open && route.path == path);
+    let is_open = page::is_asset(path) || routes().iter().any(|route| route.is_open && route.path == path);
     let shown = request.headers().get(header::AUTHORIZATION);
     if is_open || shown.is_some_and(|header| token.is_shown_by(header.as_bytes())) {
         return next.run(request).await;
