@@ -31,7 +31,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use crate::api::auth::Token;
 use crate::api::bodies::Guarded;
 use crate::api::health;
-use crate::api::routes::{self, App};
+use crate::api::routes::{self, App, Door};
 
 /// Connections at once. A monitoring system keeps one or two, a browser six, an operator's tools one each. They are as many
 /// file descriptors, of the 1,024 that a service has by default.
@@ -60,7 +60,8 @@ pub(super) async fn serve(
     let unix = UnixListener::from_std(unix)?;
     let tcp = tcp.map(TcpListener::from_std).transpose()?;
     let connections = Arc::new(Connections::default());
-    let (open, guarded) = (routes::router(app.clone(), None), routes::router(app.clone(), token));
+    let open = routes::router(app.clone(), Door::Permissions);
+    let guarded = routes::router(app.clone(), token.map_or(Door::Loopback, Door::Token));
     let accept_unix = async {
         loop {
             match unix.accept().await {

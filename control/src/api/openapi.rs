@@ -64,6 +64,10 @@ fn operation(route: &Route, error: &Value, generator: &mut SchemaGenerator) -> V
     };
     refuse("405", "Another method than GET or HEAD.");
     refuse("413", "The request has a body.");
+    refuse(
+        "421",
+        "Without a token, over TCP: `Host` is neither an address nor `localhost`.",
+    );
     if !route.is_open {
         refuse("401", "No token, or the wrong one.");
     }

@@ -1,10 +1,12 @@
 //! What is served where. One list: the router is made of it, and so is the OpenAPI document. The files of the web page are
 //! beside it, in [`page`].
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -144,8 +146,19 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
-/// All of it; with a token, only for those who show it.
-pub(super) fn router(app: App, token: Option<Token>) -> Router {
+/// What keeps others out.
+pub(super) enum Door {
+    /// The permissions of a Unix socket.
+    Permissions,
+    /// A token that every client shows.
+    Token(Token),
+    /// That only this host can connect. A browser on it can be sent here by any page whose name is made to mean this address,
+    /// so the client must have meant it.
+    Loopback,
+}
+
+/// All of it, for those whom `door` lets in.
+pub(super) fn router(app: App, door: Door) -> Router {
     let router = routes()
         .into_iter()
         .fold(Router::new(), |router, route| router.route(route.path, route.method));
@@ -162,9 +175,10 @@ pub(super) fn router(app: App, token: Option<Token>) -> Router {
                 "everything here is read with GET or HEAD",
             )
         });
-    let router = match token {
-        Some(token) => router.layer(middleware::from_fn_with_state(token, ask_for_token)),
-        None => router,
+    let router = match door {
+        Door::Token(token) => router.layer(middleware::from_fn_with_state(token, ask_for_token)),
+        Door::Loopback => router.layer(middleware::from_fn(ask_for_own_name)),
+        Door::Permissions => router,
     };
     router.layer(middleware::from_fn(refuse_body)).with_state(app)
 }
@@ -184,6 +198,26 @@ async fn ask_for_token(State(token): State<Token>, request: Request, next: Next)
     (challenge, error(StatusCode::UNAUTHORIZED, why)).into_response()
 }
 
+async fn ask_for_own_name(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST);
+    if host.and_then(|host| host.to_str().ok()).is_some_and(is_own_name) {
+        return next.run(request).await;
+    }
+    let why =
+        "without a token this answers to its address or to localhost only: check the URL, or set `[api] token_file`";
+    error(StatusCode::MISDIRECTED_REQUEST, why)
+}
+
+/// Whether `Host` is an address or `localhost`, with or without a port.
+fn is_own_name(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else {
+        return false;
+    };
+    let name = authority.host();
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
+}
+
 /// Nothing here takes a body. One that is large, or of unknown length, is refused before any of it is read.
 async fn refuse_body(request: Request, next: Next) -> Response {
     let headers = request.headers();
@@ -197,4 +231,35 @@ async fn refuse_body(request: Request, next: Next) -> Response {
     let close = [(header::CONNECTION, HeaderValue::from_static("close"))];
     let refusal = error(StatusCode::PAYLOAD_TOO_LARGE, "nothing here takes a request body");
     (close, refusal).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_somebody_else_may_have_made_are_not_ours() {
+        for own in [
+            "localhost",
+            "LOCALHOST:9469",
+            "127.0.0.1",
+            "127.0.0.1:9469",
+            "[::1]",
+            "[::1]:9469",
+        ] {
+            assert!(is_own_name(own), "{own}");
+        }
+        for other in [
+            "",
+            "weir",
+            "localhost.example.org",
+            "127.0.0.1.example.org:9469",
+            "evil.example",
+            "a b",
+            "[::1",
+            ":9469",
+        ] {
+            assert!(!is_own_name(other), "{other}");
+        }
+    }
 }
