@@ -93,7 +93,12 @@ pub fn look(port: &Watched<'_>) -> Vec<PortFault> {
         message,
         remedy: remedy.replace("IFACE", name),
     };
-    if device::index(name).ok() != Some(*index) {
+    // Any other error (no file descriptor left to ask with) tells nothing of the interface.
+    let is_gone = match device::index(name) {
+        Ok(now) => now != *index,
+        Err(error) => error.errno() == Some(libc::ENODEV),
+    };
+    if is_gone {
         return vec![fault(
             PortFaultKind::InterfaceGone,
             format!("interface `{name}` has vanished"),

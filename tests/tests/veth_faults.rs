@@ -33,18 +33,19 @@ fn links_that_flap_forward_again_at_once() {
         let (namespace, name) = ends[round as usize % 3];
         namespace.try_run(|| links::set_down(name)).unwrap();
         pause(5 + u64::from(round * 37 % 96));
-        back.push(Instant::now());
         namespace.try_run(|| links::set_up(name)).unwrap();
+        wait_for_links(&gateway, true);
+        back.push(Instant::now());
         pause(150);
     }
     let (sent, arrivals) = running.stop();
     let times: Vec<Duration> = back.iter().map(|&at| until_next(&arrivals, at)).collect();
-    let (_, p99) = measured("link up to the next packet", &times);
+    let (_, p99) = measured("both links up to the next packet", &times);
     assert!(p99 <= Duration::from_millis(100), "{times:?}");
     let score = Score::of(sent, &arrivals);
     assert_eq!((score.duplicates, score.reordered), (0, 0), "{score:?}");
     check_nothing_missing(&weir.status());
-    weir.stop();
+    weir.end();
 }
 
 #[test]
@@ -57,11 +58,13 @@ fn a_link_that_is_down_is_said_until_it_is_up() {
     let mut noticed = Vec::new();
     for (namespace, name) in [(&gateway.gw, UPLINK), (&gateway.wan, HOST), (&gateway.gw, LAN)] {
         namespace.try_run(|| links::set_down(name)).unwrap();
+        wait_for_links(&gateway, false);
         noticed.push(reasons_when(&gateway, NOTICED, |reasons| reasons == ["link_down"]));
         let status = weir.status();
         assert!(alarms(&status).contains(&"link_down"), "{status:#}");
         check_nothing_missing(&status);
         namespace.try_run(|| links::set_up(name)).unwrap();
+        wait_for_links(&gateway, true);
         noticed.push(reasons_when(&gateway, NOTICED, <[String]>::is_empty));
         let both = ["link_down", "link_up"].map(str::to_owned);
         assert!(events(&gateway).ends_with(&both), "{:?}", events(&gateway));
@@ -71,7 +74,7 @@ fn a_link_that_is_down_is_said_until_it_is_up() {
     let (_, arrivals) = running.stop();
     assert!(!arrivals.is_empty());
     assert!(weir.log().contains("uplink is down"), "{}", weir.log());
-    weir.stop();
+    weir.end();
 }
 
 /// An interface goes for good, or to another namespace; weir ends with status 3, and its next start serves what is there.
@@ -104,7 +107,7 @@ fn an_interface_that_goes_and_comes_back_takes_a_new_start() {
         let (_, arrivals) = running.stop();
         assert!(arrivals.iter().any(|arrival| arrival.at > from), "nothing after the new start");
         check_nothing_missing(&weir.status());
-        weir.stop();
+        weir.end();
     }
     let (_, p99) = measured("interface moved away to the end of weir", &ends);
     assert!(p99 < NOTICED + Duration::from_millis(700), "{ends:?}");
@@ -138,7 +141,7 @@ fn a_program_that_somebody_detaches() {
     assert!(longest_gap(&arrivals, start, start + took) < Duration::from_millis(200));
     let weir = gateway.start(&bridged());
     gateway.warm();
-    weir.stop();
+    weir.end();
 }
 
 #[test]
@@ -187,7 +190,7 @@ fn packets_that_may_become_too_large_and_queues_that_come() {
         weir.account()
     );
     check_nothing_missing(&status);
-    weir.stop();
+    weir.end();
 }
 
 #[test]
@@ -233,7 +236,7 @@ fn a_worker_that_stands_still_is_gone_around() {
     assert!(median <= Duration::from_millis(35) && p99 <= Duration::from_millis(150), "{gaps:?}");
     assert!(weir.log().contains("worker 0 makes no turns"), "{}", weir.log());
     check_nothing_missing(&weir.status());
-    weir.stop();
+    weir.end();
 }
 
 const LOAD_IN_200_MS: u32 = weir_tests::gateway::faults::LOAD / 5;
@@ -277,7 +280,27 @@ fn killed_again_and_again_the_bridge_carries_on() {
     let score = Score::of(sent, &arrivals);
     assert_eq!(score.duplicates, 0, "{score:?}");
     check_nothing_missing(&weir.status());
-    weir.stop();
+    weir.end();
+}
+
+/// Waits until all four ends are up and have a carrier, or one of the gateway has not. The kernel itself takes up to a second
+/// to tell: it lets changes of carriers wait for each other (net/core/link_watch.c).
+fn wait_for_links(gateway: &Gateway, up: bool) {
+    let ends = [
+        (&gateway.gw, LAN),
+        (&gateway.gw, UPLINK),
+        (&gateway.site, HOST),
+        (&gateway.wan, HOST),
+    ];
+    let has_carrier = |&(namespace, name): &(&Namespace, &str)| {
+        let carrier = namespace.run(|| af_xdp::device::has_carrier(name)).unwrap();
+        carrier.unwrap()
+    };
+    let deadline = Instant::now() + 3 * NOTICED;
+    while if up { !ends.iter().all(has_carrier) } else { ends[..2].iter().all(has_carrier) } {
+        assert!(Instant::now() < deadline, "the links do not change");
+        pause(1);
+    }
 }
 
 /// A process that a namespace is named by, for `ip link set netns`.

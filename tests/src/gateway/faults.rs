@@ -191,6 +191,7 @@ pub fn events(gateway: &Gateway) -> Vec<String> {
 /// thread.
 pub struct Held {
     worker: Pid,
+    task: std::path::PathBuf,
     /// When it stood still.
     pub since: Instant,
 }
@@ -209,13 +210,15 @@ impl Held {
             name.starts_with("weir-cpu") || name.starts_with("weir-worker")
         };
         let task = std::fs::read_dir(tasks).expect("a running weir").filter_map(Result::ok).find(is_worker);
-        let id = task.expect("a worker").file_name().to_string_lossy().parse().expect("a number");
+        let task = task.expect("a worker").path();
+        let id = task.file_name().expect("a task").to_string_lossy().parse().expect("a number");
         let worker = Pid::from_raw(id);
         ptrace::seize(worker, ptrace::Options::empty()).expect("the worker is nobody else's");
         ptrace::interrupt(worker).expect("it can be stopped");
         let _stopped = waitpid(worker, Some(WaitPidFlag::__WALL)).expect("it stops");
         Self {
             worker,
+            task,
             since: Instant::now(),
         }
     }
