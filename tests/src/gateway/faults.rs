@@ -224,6 +224,31 @@ impl Held {
     }
 }
 
+impl Held {
+    /// Lets the worker go on, and waits until it has its core again: on a machine that others use too, the scheduler may take
+    /// its time for that. Returns that instant.
+    ///
+    /// # Panics
+    ///
+    /// When it has not run within five seconds.
+    #[must_use]
+    pub fn release(self) -> Instant {
+        let task = self.task.clone();
+        // How often it was given a core, the third number of schedstat.
+        let slices = || {
+            let text = std::fs::read_to_string(task.join("schedstat")).expect("a running worker");
+            text.split_whitespace().nth(2).and_then(|slices| slices.parse::<u64>().ok())
+        };
+        let (before, start) = (slices(), Instant::now());
+        drop(self);
+        while slices() == before {
+            assert!(start.elapsed() < Duration::from_secs(5), "the worker does not run again");
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Instant::now()
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         // It may have been killed meanwhile.
