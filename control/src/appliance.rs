@@ -353,12 +353,7 @@ impl Appliance {
     }
 
     /// Attaches the programs: from here on packets go to the workers.
-    fn attach(
-        &mut self,
-        interfaces: Vec<Interface>,
-        programs: Vec<Program>,
-        mtu_max: u32,
-    ) -> Result<(), StartError> {
+    fn attach(&mut self, interfaces: Vec<Interface>, programs: Vec<Program>, mtu_max: u32) -> Result<(), StartError> {
         for ((interface, program), port) in interfaces.into_iter().zip(programs).zip(&self.view.config.ports) {
             let attached = program.attach(&port.interface, interface.index, plan::xdp_mode(port.xdp));
             let attached = attached.map_err(|cause| StartError::Program {

@@ -87,7 +87,9 @@ pub struct Watched<'a> {
 /// All faults of a port, most grave first; only the first of those that take a restart, because the others follow from it.
 #[must_use]
 pub fn look(port: &Watched<'_>) -> Vec<PortFault> {
-    let Interface { name, index, queues, .. } = port.interface;
+    let Interface {
+        name, index, queues, ..
+    } = port.interface;
     let fault = |kind, message, remedy: &str| PortFault {
         kind,
         message,

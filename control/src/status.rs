@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::alarms::Alarm;
 use crate::change::disk::DiskStatus;
 use crate::change::history::Version;
-use crate::port_fault::PortFault;
 use crate::observe::Windows;
+use crate::port_fault::PortFault;
 use crate::report::{Count, Counters, TrafficReport};
 
 /// Everything `weir status --json` prints.

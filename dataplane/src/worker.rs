@@ -268,7 +268,9 @@ impl<P: Port> Worker<P> {
             .turns
             .store(self.shared.turns.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.shared.free_frames.store(self.pool.len() as u64, Ordering::Relaxed);
-        self.shared.frames_counted.store(self.frames() as u64, Ordering::Relaxed);
+        self.shared
+            .frames_counted
+            .store(self.frames() as u64, Ordering::Relaxed);
         // Release: whoever reads this generation knows that every batch judged by an older table is done.
         self.shared.generation.store(generation, Ordering::Release);
     }

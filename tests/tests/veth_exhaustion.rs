@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use weir_tests::gateway::faults::{
-    Held, bridged, check_nothing_missing, load, load_of, measured, rounds, until_next,
-};
+use weir_tests::gateway::faults::{Held, bridged, check_nothing_missing, load, load_of, measured, rounds, until_next};
 use weir_tests::gateway::http::get;
 use weir_tests::gateway::{
     Capture, Config, Gateway, HOST, LAN, Layout, Running, Score, UPLINK, Weir, contract, ledger_sum, text,
@@ -47,7 +45,10 @@ fn a_pause_of_the_process_grants_one_burst_at_most() {
     pause(1500);
     let (_, arrivals) = running.stop();
     let packets = capture.finish();
-    let _times = measured("paused process: until the next packet", &[until_next(&arrivals, on_again)]);
+    let _times = measured(
+        "paused process: until the next packet",
+        &[until_next(&arrivals, on_again)],
+    );
     assert!(arrivals.iter().filter(|arrival| arrival.at > on_again).count() > 1000);
     assert!(stopped < on_again && packets.len() > 1000, "{}", packets.len());
 
@@ -102,7 +103,11 @@ fn rings_that_overflow_are_counted_and_empty_at_once() {
     // Every packet that is missing is one that a ring had no room for.
     let score = Score::of(sent, &arrivals);
     let elsewhere = gateway.lost_elsewhere(&status);
-    assert!(u64::from(score.lost()) <= overflow + elsewhere, "{score:?}: {}", weir.account());
+    assert!(
+        u64::from(score.lost()) <= overflow + elsewhere,
+        "{score:?}: {}",
+        weir.account()
+    );
     assert_eq!((score.duplicates, score.reordered), (0, 0), "{score:?}");
     check_nothing_missing(&status);
     weir.end();
@@ -140,7 +145,11 @@ fn a_disk_that_is_full_or_read_only_and_a_log_that_goes_nowhere() {
     drop(read_only);
     gateway.write(&config_of("53 Mbit/s"));
     let output = weir.ask(&["apply"]);
-    assert!(output.status.success() && !text(&output).contains("could not be kept"), "{}", text(&output));
+    assert!(
+        output.status.success() && !text(&output).contains("could not be kept"),
+        "{}",
+        text(&output)
+    );
 
     check_load(running, &gateway, &weir);
     weir.signal(Signal::SIGTERM);
@@ -152,7 +161,11 @@ fn changes_anyway(gateway: &Gateway, weir: &Weir, rate: &str) {
     let before = weir.status()["generation"].as_u64();
     gateway.write(&config_of(rate));
     let output = weir.ask(&["apply"]);
-    assert!(text(&output).contains("could not be kept in the history"), "{}", text(&output));
+    assert!(
+        text(&output).contains("could not be kept in the history"),
+        "{}",
+        text(&output)
+    );
     assert!(weir.status()["generation"].as_u64() > before, "{}", text(&output));
 }
 
@@ -215,7 +228,11 @@ fn check_load(running: Running, gateway: &Gateway, weir: &Weir) {
     let status = weir.status();
     let score = Score::of(sent, &arrivals);
     let elsewhere = gateway.lost_elsewhere(&status);
-    assert!(u64::from(score.lost()) <= elsewhere, "{score:?}, elsewhere {elsewhere}: {}", weir.account());
+    assert!(
+        u64::from(score.lost()) <= elsewhere,
+        "{score:?}, elsewhere {elsewhere}: {}",
+        weir.account()
+    );
     assert!(ledger_sum(&status, &["forwarded", "packets"]) > 500, "{status:#}");
     check_nothing_missing(&status);
 }

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use pktgen::lab::{Namespace, links};
 use weir_tests::gateway::faults::{
-    Held, alarms, bridged, check_nothing_missing, events, load, longest_gap, measured, reasons_when, rounds, until_next,
+    Held, alarms, bridged, check_nothing_missing, events, load, longest_gap, measured, noise, reasons_when, rounds,
+    until_next,
 };
 use weir_tests::gateway::{Config, Gateway, HOST, LAN, Layout, Score, UPLINK, Weir, ledger_sum, succeed};
 
 /// Within this every fault has to be noticed.
 const NOTICED: Duration = Duration::from_secs(1);
+const MS: Duration = Duration::from_millis(1);
 
 fn pause(ms: u64) {
     std::thread::sleep(Duration::from_millis(ms));
@@ -41,7 +43,8 @@ fn links_that_flap_forward_again_at_once() {
     let (sent, arrivals) = running.stop();
     let times: Vec<Duration> = back.iter().map(|&at| until_next(&arrivals, at)).collect();
     let (_, p99) = measured("both links up to the next packet", &times);
-    assert!(p99 <= Duration::from_millis(100), "{times:?}");
+    let quiet: Vec<_> = back.iter().map(|&at| (at + 50 * MS, at + 150 * MS)).collect();
+    assert!(p99 <= 100 * MS + noise(&arrivals, &quiet), "{times:?}");
     let score = Score::of(sent, &arrivals);
     assert_eq!((score.duplicates, score.reordered), (0, 0), "{score:?}");
     check_nothing_missing(&weir.status());
@@ -98,14 +101,24 @@ fn an_interface_that_goes_and_comes_back_takes_a_new_start() {
         let ended = weir.wait();
         ends.push(start.elapsed());
         assert_eq!(ended.status.code(), Some(3), "{}", ended.log);
-        let says = ["interface `uplink` has vanished", "interface `uplink` was taken away from the sockets"];
+        let says = [
+            "interface `uplink` has vanished",
+            "interface `uplink` was taken away from the sockets",
+        ];
         assert!(says.iter().any(|says| ended.log.contains(says)), "{}", ended.log);
-        assert!(!ended.log.contains("panicked") && ended.log.contains("unaccounted for: 0"), "{}", ended.log);
+        assert!(
+            !ended.log.contains("panicked") && ended.log.contains("unaccounted for: 0"),
+            "{}",
+            ended.log
+        );
         let weir = gateway.start(&bridged());
         let from = Instant::now();
         pause(300);
         let (_, arrivals) = running.stop();
-        assert!(arrivals.iter().any(|arrival| arrival.at > from), "nothing after the new start");
+        assert!(
+            arrivals.iter().any(|arrival| arrival.at > from),
+            "nothing after the new start"
+        );
         check_nothing_missing(&weir.status());
         weir.end();
     }
@@ -134,7 +147,11 @@ fn a_program_that_somebody_detaches() {
     let _times = measured("program detached to the end of weir", &[took]);
     assert!(took < NOTICED + Duration::from_millis(500), "{took:?}");
     assert_eq!(ended.status.code(), Some(3), "{}", ended.log);
-    assert!(ended.log.contains("the XDP program was detached from `lan`"), "{}", ended.log);
+    assert!(
+        ended.log.contains("the XDP program was detached from `lan`"),
+        "{}",
+        ended.log
+    );
     // The bridge has it from then on.
     pause(300);
     let (_, arrivals) = running.stop();
@@ -173,8 +190,12 @@ fn packets_that_may_become_too_large_and_queues_that_come() {
         let both = [event, "port_mended"].map(str::to_owned);
         assert!(events(&gateway).ends_with(&both), "{:?}", events(&gateway));
     };
-    check("mtu_too_large", "mtu_too_large", &|| set_mtu("3000"), &|| set_mtu("1500"));
-    check("queues_changed", "queues_changed", &|| set_queues("2"), &|| set_queues("1"));
+    check("mtu_too_large", "mtu_too_large", &|| set_mtu("3000"), &|| {
+        set_mtu("1500")
+    });
+    check("queues_changed", "queues_changed", &|| set_queues("2"), &|| {
+        set_queues("1")
+    });
     // One that fits is nobody's fault.
     let _smaller = set_mtu("1400");
     pause(400);
@@ -233,7 +254,11 @@ fn a_worker_that_stands_still_is_gone_around() {
         .map(|&(since, until)| longest_gap(&arrivals, since, until))
         .collect();
     let (median, p99) = measured("busy worker stopped: longest gap", &gaps);
-    assert!(median <= Duration::from_millis(35) && p99 <= Duration::from_millis(150), "{gaps:?}");
+    let quiet: Vec<_> = stops.iter().map(|&(_, on)| (on + 50 * MS, on + 100 * MS)).collect();
+    assert!(
+        median <= 35 * MS && p99 <= 50 * MS + noise(&arrivals, &quiet),
+        "{gaps:?}"
+    );
     assert!(weir.log().contains("worker 0 makes no turns"), "{}", weir.log());
     check_nothing_missing(&weir.status());
     weir.end();
@@ -246,7 +271,13 @@ fn killed_again_and_again_the_bridge_carries_on() {
     let Some(gateway) = Gateway::build(Layout::default()) else {
         return;
     };
-    let mut weir = gateway.start(&bridged());
+    // Until the kernel has taken the process apart its program goes on, and lets packets pass when the worker is stale: that
+    // bounds the outage, however long the taking apart.
+    let config = Config {
+        poll: "busy",
+        ..bridged()
+    };
+    let mut weir = gateway.start(&config);
     let running = load(&gateway);
     let (mut kills, mut starts) = (Vec::new(), Vec::new());
     for _ in 0..rounds(5, 1000) {
@@ -258,7 +289,7 @@ fn killed_again_and_again_the_bridge_carries_on() {
         assert!(!link.contains("xdp"), "the program stays: {link}");
         pause(100);
         let start = Instant::now();
-        weir = gateway.start(&bridged());
+        weir = gateway.start(&config);
         starts.push((start, Instant::now()));
     }
     pause(100);
@@ -269,7 +300,8 @@ fn killed_again_and_again_the_bridge_carries_on() {
         .map(|(&at, &(next, _))| longest_gap(&arrivals, at, next))
         .collect();
     let (_, p99) = measured("kill -9: longest gap", &outages);
-    assert!(p99 <= Duration::from_millis(50), "{outages:?}");
+    let quiet: Vec<_> = kills.iter().map(|&at| (at - 80 * MS, at)).collect();
+    assert!(p99 <= 50 * MS + noise(&arrivals, &quiet), "{outages:?}");
     let begun: Vec<Duration> = starts.iter().map(|(start, running)| *running - *start).collect();
     let _times = measured("start until all workers run", &begun);
     let taken: Vec<Duration> = starts
@@ -297,7 +329,11 @@ fn wait_for_links(gateway: &Gateway, up: bool) {
         carrier.unwrap()
     };
     let deadline = Instant::now() + 3 * NOTICED;
-    while if up { !ends.iter().all(has_carrier) } else { ends[..2].iter().all(has_carrier) } {
+    while if up {
+        !ends.iter().all(has_carrier)
+    } else {
+        ends[..2].iter().all(has_carrier)
+    } {
         assert!(Instant::now() < deadline, "the links do not change");
         pause(1);
     }
@@ -327,7 +363,11 @@ fn move_to(from: &Namespace, interface: &str, to: &Anchor) {
 
 /// What `bpftool link detach` does, to weir's own link of this interface.
 fn detach_by_force(weir: &Weir, gw: &Namespace, interface: &str) {
-    let index = gw.run(|| af_xdp::device::index(interface)).unwrap().unwrap().to_string();
+    let index = gw
+        .run(|| af_xdp::device::index(interface))
+        .unwrap()
+        .unwrap()
+        .to_string();
     let value = |text: &str, key: &str| {
         let found = text.lines().find_map(|line| line.strip_prefix(key));
         found.map(|value| value.trim().to_owned())

@@ -167,7 +167,11 @@ impl Watcher {
     fn look_at_ports(&mut self, view: &View, events: &EventLog) {
         let mut faults = BTreeMap::new();
         for (port, found) in view.config().ports.iter().zip(view.port_faults()) {
-            faults.extend(found.into_iter().map(|fault| ((port.name.clone(), fault.kind), fault.message)));
+            faults.extend(
+                found
+                    .into_iter()
+                    .map(|fault| ((port.name.clone(), fault.kind), fault.message)),
+            );
         }
         for ((port, kind), message) in &faults {
             // Links have events of their own.
@@ -177,7 +181,11 @@ impl Watcher {
         }
         let over = self.faults.keys().filter(|key| !faults.contains_key(*key));
         for (port, kind) in over.filter(|(_, kind)| *kind != PortFaultKind::LinkDown) {
-            tell(events, EventKind::PortMended, format!("port {port}: {} is over", kind.name()));
+            tell(
+                events,
+                EventKind::PortMended,
+                format!("port {port}: {} is over", kind.name()),
+            );
         }
         self.faults = faults;
     }
@@ -252,7 +260,11 @@ impl Seen {
             let message = format!("worker {worker} makes no turns");
             tell(events, EventKind::WorkerStale, message);
         } else if self.stale && !stale {
-            tell(events, EventKind::WorkerBack, format!("worker {worker} makes turns again"));
+            tell(
+                events,
+                EventKind::WorkerBack,
+                format!("worker {worker} makes turns again"),
+            );
         }
         self.stale = stale;
     }
@@ -261,7 +273,9 @@ impl Seen {
 /// Into the ring and into the log.
 fn tell(events: &EventLog, kind: EventKind, message: String) {
     match kind {
-        EventKind::LinkUp | EventKind::WorkerBack | EventKind::PortMended => tracing::info!(event = "watch", "{message}"),
+        EventKind::LinkUp | EventKind::WorkerBack | EventKind::PortMended => {
+            tracing::info!(event = "watch", "{message}")
+        }
         _ => tracing::warn!(event = "watch", "{message}"),
     }
     events.push(kind, message);

@@ -243,7 +243,10 @@ impl Attached {
     /// privilege; what cannot be read counts as attached.
     #[must_use]
     pub fn is_attached(&self) -> bool {
-        let text = self.link_info.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
+        let text = self
+            .link_info
+            .as_ref()
+            .and_then(|path| std::fs::read_to_string(path).ok());
         self.link.is_some() && !text.is_some_and(|text| has_line(&text, "ifindex:", "0"))
     }
 

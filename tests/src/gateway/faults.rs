@@ -16,9 +16,13 @@ use super::{Arrival, Config, Gateway, HOST, Running, SITE, Stream, WAN, Weir, co
 /// Packets per second of the load.
 pub const LOAD: u32 = 4000;
 
-/// How often a fault is made: so often in CI, and so often with `WEIR_FULL=1`.
+/// How often a fault is made: so often in CI, so often with `WEIR_FULL=1`, or as `WEIR_ROUNDS` says.
 #[must_use]
 pub fn rounds(ci: u32, full: u32) -> u32 {
+    let wished = std::env::var("WEIR_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
+    if let Some(rounds) = wished {
+        return rounds;
+    }
     let is_full = std::env::var_os("WEIR_FULL").is_some_and(|value| value == "1");
     if is_full { full } else { ci }
 }
@@ -28,14 +32,7 @@ pub fn rounds(ci: u32, full: u32) -> u32 {
 pub fn bridged() -> Config {
     Config {
         bridge: "weirbr0",
-        contracts: contract(
-            "web",
-            "\"10.0.0.0/24\"",
-            "best-effort",
-            "egress",
-            "100 Mbit/s",
-            "1 MB",
-        ),
+        contracts: contract("web", "\"10.0.0.0/24\"", "best-effort", "egress", "100 Mbit/s", "1 MB"),
         ..Config::default()
     }
 }
@@ -58,13 +55,19 @@ pub fn load(gateway: &Gateway) -> Running {
 #[must_use]
 pub fn load_of(gateway: &Gateway, per_second: u32, payload: usize) -> Running {
     let mac = |host: &pktgen::lab::Namespace| {
-        let mac = host.run(|| af_xdp::device::mac(HOST)).expect("a thread in the namespace");
+        let mac = host
+            .run(|| af_xdp::device::mac(HOST))
+            .expect("a thread in the namespace");
         mac.expect("an Ethernet address")
     };
-    let pairs = [(&gateway.site, WAN, mac(&gateway.wan)), (&gateway.wan, SITE, mac(&gateway.site))];
+    let pairs = [
+        (&gateway.site, WAN, mac(&gateway.wan)),
+        (&gateway.wan, SITE, mac(&gateway.site)),
+    ];
     for (host, far, mac) in pairs {
         let far = far.parse().expect("an address");
-        host.try_run(|| links::set_neighbour(HOST, far, mac)).expect("a neighbour");
+        host.try_run(|| links::set_neighbour(HOST, far, mac))
+            .expect("a neighbour");
     }
     let stream = Stream {
         from: SocketAddr::new(SITE.parse().expect("an address"), 0),
@@ -80,7 +83,10 @@ pub fn load_of(gateway: &Gateway, per_second: u32, payload: usize) -> Running {
 /// The longest time without a packet between two instants, both of which count as one.
 #[must_use]
 pub fn longest_gap(arrivals: &[Arrival], from: Instant, to: Instant) -> Duration {
-    let inside = arrivals.iter().map(|arrival| arrival.at).filter(|at| (from..=to).contains(at));
+    let inside = arrivals
+        .iter()
+        .map(|arrival| arrival.at)
+        .filter(|at| (from..=to).contains(at));
     let mut before = from;
     let mut longest = Duration::ZERO;
     for at in inside.chain([to]) {
@@ -88,6 +94,17 @@ pub fn longest_gap(arrivals: &[Arrival], from: Instant, to: Instant) -> Duration
         before = at;
     }
     longest
+}
+
+/// The longest gap in times when nothing was the matter: what the machine itself takes away, because others use it too.
+#[must_use]
+pub fn noise(arrivals: &[Arrival], quiet: &[(Instant, Instant)]) -> Duration {
+    let gaps: Vec<Duration> = quiet
+        .iter()
+        .map(|&(from, to)| longest_gap(arrivals, from, to))
+        .collect();
+    let _printed = measured("the machine's own gaps", &gaps);
+    gaps.into_iter().max().unwrap_or_default()
 }
 
 /// From an instant to the first packet after it.
@@ -112,7 +129,10 @@ pub fn measured(what: &str, times: &[Duration]) -> (Duration, Duration) {
     sorted.sort_unstable();
     let at = |percent: usize| sorted[(sorted.len() * percent).div_ceil(100).max(1) - 1];
     let (median, p99, most) = (at(50), at(99), at(100));
-    let line = format!("MEASURED {what}: n={} median {median:.1?} p99 {p99:.1?} max {most:.1?}", times.len());
+    let line = format!(
+        "MEASURED {what}: n={} median {median:.1?} p99 {p99:.1?} max {most:.1?}",
+        times.len()
+    );
     // Not by eprintln, which the test harness hides when a test passes.
     let _written = writeln!(std::io::stderr(), "{line}");
     (median, p99)
@@ -209,9 +229,17 @@ impl Held {
             let name = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
             name.starts_with("weir-cpu") || name.starts_with("weir-worker")
         };
-        let task = std::fs::read_dir(tasks).expect("a running weir").filter_map(Result::ok).find(is_worker);
+        let task = std::fs::read_dir(tasks)
+            .expect("a running weir")
+            .filter_map(Result::ok)
+            .find(is_worker);
         let task = task.expect("a worker").path();
-        let id = task.file_name().expect("a task").to_string_lossy().parse().expect("a number");
+        let id = task
+            .file_name()
+            .expect("a task")
+            .to_string_lossy()
+            .parse()
+            .expect("a number");
         let worker = Pid::from_raw(id);
         ptrace::seize(worker, ptrace::Options::empty()).expect("the worker is nobody else's");
         ptrace::interrupt(worker).expect("it can be stopped");
@@ -237,12 +265,17 @@ impl Held {
         // How often it was given a core, the third number of schedstat.
         let slices = || {
             let text = std::fs::read_to_string(task.join("schedstat")).expect("a running worker");
-            text.split_whitespace().nth(2).and_then(|slices| slices.parse::<u64>().ok())
+            text.split_whitespace()
+                .nth(2)
+                .and_then(|slices| slices.parse::<u64>().ok())
         };
         let (before, start) = (slices(), Instant::now());
         drop(self);
         while slices() == before {
-            assert!(start.elapsed() < Duration::from_secs(5), "the worker does not run again");
+            assert!(
+                start.elapsed() < Duration::from_secs(5),
+                "the worker does not run again"
+            );
             std::thread::sleep(Duration::from_micros(200));
         }
         Instant::now()
