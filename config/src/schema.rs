@@ -21,7 +21,7 @@ pub(crate) mod keys {
     ];
     pub(crate) const DROP_IN: &[&str] = &["segment", "service", "contract"];
     pub(crate) const DEFAULTS: &[&str] = &["uncontracted", "other", "layer", "meter", "grain"];
-    pub(crate) const WORKERS: &[&str] = &["cpus", "batch", "poll"];
+    pub(crate) const WORKERS: &[&str] = &["cpus", "batch", "poll", "stale_after"];
     pub(crate) const CONTROL: &[&str] = &["state", "watch"];
     pub(crate) const API: &[&str] = &["socket", "listen", "token_file"];
     pub(crate) const PORT: &[&str] = &["name", "interface", "side", "rate", "xdp", "zero_copy"];
@@ -156,6 +156,9 @@ struct Workers {
     batch: Option<u8>,
     /// Default "busy".
     poll: Option<Poll>,
+    /// Time without a turn after which packets take the way of `fail`, such as "20 ms": "5 ms" ("adaptive": "20 ms") to "10 s".
+    /// Default "20 ms" with "busy", "250 ms" with "adaptive".
+    stale_after: Option<String>,
 }
 
 #[derive(JsonSchema)]

@@ -152,6 +152,9 @@ pub struct Workers {
     pub batch: usize,
     /// How they wait; default busy.
     pub poll: Poll,
+    /// Nanoseconds without a turn after which packets no longer go to a worker but the way of `fail`; 5 ms (adaptive: 20 ms)
+    /// to 10 s. Default: [`Poll::stale_after_ns`].
+    pub stale_after_ns: u64,
 }
 
 /// How a worker waits for packets.
@@ -162,6 +165,19 @@ pub enum Poll {
     Busy,
     /// Sleeps when idle: for boxes that share their CPUs.
     Adaptive,
+}
+
+impl Poll {
+    /// Default of `[workers] stale_after`. A busy worker has a core of its own and makes a turn in tens of microseconds: 20 ms
+    /// without one is a fault. An adaptive one sleeps for up to 10 ms and shares its core, and a scheduler (or the host of a
+    /// virtual machine) may keep it waiting for tens of milliseconds without anything being wrong.
+    #[must_use]
+    pub fn stale_after_ns(self) -> u64 {
+        match self {
+            Poll::Busy => 20_000_000,
+            Poll::Adaptive => 250_000_000,
+        }
+    }
 }
 
 /// How changes of the configuration are dealt with.

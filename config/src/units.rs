@@ -80,6 +80,20 @@ pub fn parse_burst(text: &str) -> Result<Burst, UnitError> {
     ))
 }
 
+/// Nanoseconds from `"20 ms"`.
+pub fn parse_time(text: &str) -> Result<u64, UnitError> {
+    let (number, unit) = split(text, TIME_HELP)?;
+    let Some(factor) = factor_of(unit, TIME_UNITS) else {
+        return Err(unknown_unit("time", unit, TIME_UNITS, TIME_HELP));
+    };
+    scale(number, factor).ok_or_else(|| {
+        error(
+            format!("\"{text}\" is not a whole number of nanoseconds, or too large"),
+            TIME_HELP,
+        )
+    })
+}
+
 /// Parts per million from `"99.98 %"`; 0 to 1_000_000.
 pub fn parse_percent(text: &str) -> Result<u32, UnitError> {
     let (number, unit) = split(text, PERCENT_HELP)?;
@@ -192,6 +206,7 @@ fn error(message: String, help: &str) -> UnitError {
 
 const RATE_HELP: &str = "write a rate such as \"2 Gbit/s\", \"2.5 Mbit/s\" or \"500 kbit/s\", or an integer of bit/s";
 const BURST_HELP: &str = "write a burst such as \"256 kB\", \"64 KiB\", \"1500 B\", a time at the rate such as \"5 ms\", or an integer of bytes";
+const TIME_HELP: &str = "write a number and a unit, such as \"20 ms\"";
 const PERCENT_HELP: &str = "write a percentage such as \"99.98 %\"";
 
 const RATE_UNITS: &[(&str, u128)] = &[

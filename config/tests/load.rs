@@ -181,6 +181,8 @@ fn every_rule_names_its_place() {
         ),
         ("[workers]\nbatch = 65".into(), 17, 9, "out of range"),
         ("[workers]\ncpus = [1, 1]".into(), 17, 12, "listed twice"),
+        ("[workers]\nstale_after = \"4 ms\"".into(), 17, 15, "out of range"),
+        ("[workers]\nstale_after = \"20 m\"".into(), 17, 15, "unit"),
         (
             "[[service]]\nname = \"a\"\nendpoints = [\"10.1.2.3/8\"]".into(),
             18,

@@ -4,6 +4,8 @@
 //! | name | when |
 //! |---|---|
 //! | `packets_unaccounted` | the ledger of a queue does not close |
+//! | `frames_lost` | the frames of a worker, counted by owner, are fewer than it has |
+//! | `interface_gone`, `sockets_lost`, `program_detached`, `link_down`, `mtu_too_large`, `queues_changed` | see [`crate::port_fault`] |
 //! | `worker_stalled` | a worker made no turn for a second, or has ended |
 //! | `conforming_dropped` | conforming packets were dropped within the last minute |
 //! | `contract_not_delivered` | a contract was offered its entitlement over the last minute, and less than 95 % of it was delivered as conforming |
@@ -55,7 +57,17 @@ pub fn alarms(status: &Status) -> Vec<Alarm> {
             remedy: "this is an error in weir: keep `weir status --json` and report it".to_owned(),
         });
     }
+    for port in &status.ports {
+        alarms.extend(port.faults.iter().map(|fault| Alarm {
+            name: fault.kind.name().to_owned(),
+            what: fault.message.clone(),
+            place: format!("port {}", port.port),
+            figures: BTreeMap::new(),
+            remedy: fault.remedy.clone(),
+        }));
+    }
     alarms.extend(status.workers.iter().filter_map(stalled));
+    alarms.extend(status.workers.iter().filter_map(frames_lost));
     let traffic = &status.traffic;
     alarms.extend(traffic.contracts.iter().filter_map(|contract| {
         let rates = contract.rates?;
@@ -105,6 +117,21 @@ fn stalled(worker: &WorkerStatus) -> Option<Alarm> {
             ("turns_per_second", worker.turns_per_second as f64),
         ]),
         remedy,
+    })
+}
+
+fn frames_lost(worker: &WorkerStatus) -> Option<Alarm> {
+    // A worker that has not turned yet has counted nothing.
+    (worker.turns > 0 && worker.frames_counted != worker.frames).then(|| Alarm {
+        name: "frames_lost".to_owned(),
+        what: format!("it has {} frames, and {} are accounted for", worker.frames, worker.frames_counted),
+        place: format!("worker {}", worker.worker),
+        figures: figures([
+            ("frames", worker.frames as f64),
+            ("frames_counted", worker.frames_counted as f64),
+        ]),
+        remedy: "this is an error in weir or in the driver: keep `weir status --json` and report it; a restart brings the frames back"
+            .to_owned(),
     })
 }
 

@@ -6,6 +6,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,12 +16,13 @@ use dataplane::cells::SlotId;
 use dataplane::clock::{Clock, MonotonicClock, Nanos};
 use dataplane::lane::Lane;
 use dataplane::path::PortShare;
-use dataplane::port::{Attached, KernelCounters, OnStall, Program, QUEUES_MAX, STALE_AFTER, XdpPort};
+use dataplane::port::{Attached, KernelCounters, OnStall, Program, QUEUES_MAX, XdpPort};
 use dataplane::priority::Half;
 use dataplane::sojourn::{PathGauges, RingReading};
 use dataplane::stats::{Amount, KICKS, PathCounters};
 use dataplane::worker::{Poll, Worker, WorkerShared, WorkerState};
 use jiff::Timestamp;
+use nix::sys::socket::{getsockopt, sockopt};
 use parking_lot::Mutex;
 
 use crate::capture::{CaptureError, Captures, LanePorts, Options, Session};
@@ -28,6 +30,7 @@ use crate::compile::{CompileError, Compiled, Compiler};
 use crate::interface::{Interface, InterfaceError};
 use crate::observe::{Observer, Reading, Ring, Totals, WorkerTotals, per_second};
 use crate::plan::{self, Plan, PlanError};
+use crate::port_fault::{self, PortFault, Watched};
 use crate::publish::{Publisher, wait_for};
 use crate::report::{LedgerReport, TrafficReport};
 use crate::status::{ChangeStatus, Delivered, PortStatus, QueueStatus, RingStatus, Sojourn, Status, WorkerStatus};
@@ -195,6 +198,8 @@ struct LaneEnds {
     queue: u32,
     ports: [usize; 2],
     sockets: [OwnedFd; 2],
+    /// The kernel has taken the interface away from the socket, for good. It says so once.
+    unbound: [AtomicBool; 2],
     zero_copy: [bool; 2],
     /// The rings of the path from each end to the other.
     gauges: [Arc<PathGauges>; 2],
@@ -208,9 +213,18 @@ impl LaneEnds {
             queue: planned.queue,
             ports: planned.ports,
             sockets: [socket(site)?, socket(wan)?],
+            unbound: Default::default(),
             zero_copy: [site.socket().is_zero_copy(), wan.socket().is_zero_copy()],
             gauges: lane.gauges(),
         })
+    }
+
+    fn is_unbound(&self, end: usize) -> bool {
+        let error = getsockopt(&self.sockets[end], sockopt::SocketError);
+        if error.is_ok_and(|error| error == libc::ENETDOWN) {
+            self.unbound[end].store(true, Ordering::Relaxed);
+        }
+        self.unbound[end].load(Ordering::Relaxed)
     }
 
     fn for_capture(&self) -> LanePorts {
@@ -223,6 +237,8 @@ impl LaneEnds {
 
 struct RunningPort {
     interface: Interface,
+    /// Largest MTU whose packets fit a frame.
+    mtu_max: u32,
     attached: Mutex<Attached>,
 }
 
@@ -261,7 +277,7 @@ impl Appliance {
             config::Fail::Open => OnStall::Open,
             config::Fail::Closed => OnStall::Closed,
         };
-        let mut programs = plan::load_programs(&config, on_stall, STALE_AFTER)?;
+        let mut programs = plan::load_programs(&config, on_stall, Nanos(config.workers.stale_after_ns))?;
         let shares: Vec<Arc<PortShare>> = config.ports.iter().map(|_| Arc::new(PortShare::new())).collect();
         let mut appliance = Self {
             view: View {
@@ -280,7 +296,7 @@ impl Appliance {
         };
         // If anything fails from here on, dropping the appliance ends the workers there are.
         appliance.start_workers(&plan, &interfaces, &shares, &mut programs)?;
-        appliance.attach(interfaces, programs)?;
+        appliance.attach(interfaces, programs, plan.mtu_max())?;
         bridges.keep();
         Ok(appliance)
     }
@@ -337,7 +353,7 @@ impl Appliance {
     }
 
     /// Attaches the programs: from here on packets go to the workers.
-    fn attach(&mut self, interfaces: Vec<Interface>, programs: Vec<Program>) -> Result<(), StartError> {
+    fn attach(&mut self, interfaces: Vec<Interface>, programs: Vec<Program>, mtu_max: u32) -> Result<(), StartError> {
         for ((interface, program), port) in interfaces.into_iter().zip(programs).zip(&self.view.config.ports) {
             let attached = program.attach(&port.interface, interface.index, plan::xdp_mode(port.xdp));
             let attached = attached.map_err(|cause| StartError::Program {
@@ -346,6 +362,7 @@ impl Appliance {
             })?;
             self.view.ports.push(Arc::new(RunningPort {
                 interface,
+                mtu_max,
                 attached: Mutex::new(attached),
             }));
         }
@@ -407,15 +424,12 @@ impl Appliance {
         Ok(Some(self.publish(compiled)))
     }
 
-    /// What has gone wrong that weir cannot mend by itself: an interface that vanished, a worker that ended.
+    /// What has gone wrong that takes a new start: see [`takes_restart`](port_fault::PortFaultKind::takes_restart), and a worker that ended.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
-        let gone = self.view.ports.iter().find(|port| port.interface.is_gone());
-        if let Some(port) = gone {
-            return Some(format!(
-                "interface `{}` has vanished: bring it back and start weir again",
-                port.interface.name
-            ));
+        let mut faults = self.view.port_faults().into_iter().flatten();
+        if let Some(fault) = faults.find(|fault| fault.kind.takes_restart()) {
+            return Some(format!("{}: {}", fault.message, fault.remedy));
         }
         let ended = self.view.workers.iter().position(|worker| worker.has_ended());
         ended.map(|worker| format!("worker {worker} has ended by itself: this is an error in weir, please report it"))
@@ -499,12 +513,22 @@ impl View {
         &self.shared
     }
 
-    /// Port and interface of ports whose interface is no longer the one that was started with.
-    pub fn interfaces_gone(&self) -> impl Iterator<Item = (&str, &str)> {
-        let ports = self.config.ports.iter().zip(&self.ports);
-        ports
-            .filter(|(_, running)| running.interface.is_gone())
-            .map(|(port, _)| (port.name.as_str(), port.interface.as_str()))
+    /// What is the matter with each port, by its number. A few system calls for each.
+    #[must_use]
+    pub fn port_faults(&self) -> Vec<Vec<PortFault>> {
+        let look = |(number, port): (usize, &Arc<RunningPort>)| {
+            let mut ends = self.workers.iter().flat_map(|worker| &worker.lanes).flat_map(|lane| {
+                let ends = (0..2).filter(|&end| lane.ports[end] == number);
+                ends.map(move |end| (lane, end))
+            });
+            port_fault::look(&Watched {
+                interface: &port.interface,
+                mtu_max: port.mtu_max,
+                is_bound: !ends.any(|(lane, end)| lane.is_unbound(end)),
+                is_attached: port.attached.lock().is_attached(),
+            })
+        };
+        self.ports.iter().enumerate().map(look).collect()
     }
 
     /// The priority rings that have carried anything, each port's added up over the workers.
@@ -767,6 +791,7 @@ impl View {
                 packets_per_turn: done.map_or(0.0, |(done, _)| done.packets as f64 / done.turns.max(1) as f64),
                 stalled: done.is_some_and(|(done, _)| done.turns == 0) && Some(shared.turns()) == last,
                 free_frames: shared.free_frames(),
+                frames_counted: shared.frames_counted(),
                 frames: worker.frames,
             }
         };
@@ -779,7 +804,9 @@ impl View {
             .ports
             .iter()
             .zip(&self.ports)
-            .map(|(port, running)| PortStatus {
+            .zip(self.port_faults())
+            .map(|((port, running), faults)| PortStatus {
+                faults,
                 port: port.name.clone(),
                 interface: port.interface.clone(),
                 side: match port.side {

@@ -34,6 +34,16 @@ pub enum EventKind {
     LinkDown,
     /// The interface of a port has vanished.
     InterfaceGone,
+    /// The kernel has taken the interface of a port away from the sockets.
+    SocketsLost,
+    /// Somebody has detached the XDP program of a port.
+    ProgramDetached,
+    /// A port may get packets that fit no frame.
+    MtuTooLarge,
+    /// A port has other queues than at start.
+    QueuesChanged,
+    /// One of the last two is over.
+    PortMended,
     /// A worker makes no turns.
     WorkerStale,
     /// It makes turns again.

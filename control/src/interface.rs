@@ -99,12 +99,6 @@ impl Interface {
         })
     }
 
-    /// Whether the interface of this name is no longer the one that was prepared.
-    #[must_use]
-    pub fn is_gone(&self) -> bool {
-        device::index(&self.name).ok() != Some(self.index)
-    }
-
     /// Whether senders on this machine hand packets to it without a transport checksum.
     #[must_use]
     pub fn has_partial_checksums(&self) -> bool {

@@ -44,6 +44,7 @@ pub mod interface;
 pub mod metrics;
 pub mod observe;
 pub mod plan;
+pub mod port_fault;
 pub mod publish;
 pub mod replay;
 pub mod report;

@@ -1,4 +1,5 @@
-//! `weir`, the command. Exit status: 0 done, 1 failed, 2 usage or invalid configuration; of `weir plan` 3 changes.
+//! `weir`, the command. Exit status: 0 done, 1 failed, 2 usage or invalid configuration; of `weir plan` 3 changes, of `weir run`
+//! 3 a fault that a new start may mend.
 #![deny(unsafe_code)]
 
 mod command;
@@ -36,6 +37,7 @@ enum Command {
     /// Run the appliance in the foreground (systemd runs this).
     ///
     /// SIGHUP reloads the contracts, SIGTERM and SIGINT stop. Needs root, or CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF.
+    /// Exit status: 0 stopped, 1 failed, 2 usage or invalid configuration, 3 a fault that a new start may mend.
     Run {
         /// Base configuration file; `contracts.d/*.toml` beside it are read too.
         #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
@@ -246,6 +248,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// Exit status of `weir run` after a fault that a new start may mend.
+const TAKES_RESTART: u8 = 3;
+
 fn run(options: &RunOptions) -> ExitCode {
     match control::run::run(options) {
         Ok(()) => ExitCode::SUCCESS,
@@ -259,6 +264,7 @@ fn run(options: &RunOptions) -> ExitCode {
                 if error.is_configuration() { INVALID } else { 1 },
             )
         }
+        Err(error @ RunError::Fault(_)) => fail(&error, None, TAKES_RESTART),
         Err(error) => fail(&error, None, 1),
     }
 }

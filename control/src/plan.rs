@@ -197,6 +197,12 @@ impl Plan {
             seed: random_seed(),
         })
     }
+
+    /// Largest MTU whose packets fit a frame.
+    #[must_use]
+    pub fn mtu_max(&self) -> u32 {
+        self.frame_size - HEADROOM - L2_MAX
+    }
 }
 
 /// The CPUs named, or as many as there are queues while one core is left for everything else.
@@ -374,7 +380,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Option<String> {
             .map(|wire| (wire.site, wire.wan, wire.bridge.clone()))
             .collect()
     };
-    let workers = |config: &Config| (config.workers.cpus.clone(), config.workers.batch, config.workers.poll);
+    let workers = |config: &Config| config.workers.clone();
     let changes = [
         (old.region != new.region, "`region`"),
         (ports(old) != ports(new), "a `[[port]]` (other than its rate)"),

@@ -55,7 +55,7 @@ pub enum RunError {
     /// Signals could not be caught.
     #[error("cannot catch signals: {0}")]
     Signals(std::io::Error),
-    /// Something happened that weir cannot mend.
+    /// Something happened that takes a new start: the process ends with status 3, for the service manager to start it again.
     #[error("{0}")]
     Fault(String),
 }
@@ -63,7 +63,7 @@ pub enum RunError {
 /// Time between two rounds of housekeeping.
 const TICK: Duration = Duration::from_millis(100);
 /// Time between two looks at whether everything is still there and accounted for.
-const AUDIT: Duration = Duration::from_secs(1);
+const AUDIT: Duration = Duration::from_millis(500);
 
 /// Runs until stopped.
 ///

@@ -11,6 +11,7 @@ use crate::alarms::Alarm;
 use crate::change::disk::DiskStatus;
 use crate::change::history::Version;
 use crate::observe::Windows;
+use crate::port_fault::PortFault;
 use crate::report::{Count, Counters, TrafficReport};
 
 /// Everything `weir status --json` prints.
@@ -117,6 +118,9 @@ pub struct WorkerStatus {
     pub free_frames: u64,
     /// Frames it has in all.
     pub frames: u64,
+    /// Frames counted by owner (pool, priority rings, kernel) at its last turn: as many as it has.
+    #[serde(default)]
+    pub frames_counted: u64,
 }
 
 /// One port.
@@ -142,6 +146,9 @@ pub struct PortStatus {
     /// Its priority rings, all workers together: those of every class, conforming first.
     #[serde(default)]
     pub rings: Vec<RingStatus>,
+    /// What is the matter with it; empty when all is well.
+    #[serde(default)]
+    pub faults: Vec<PortFault>,
     /// By queue.
     pub queues: Vec<QueueStatus>,
 }

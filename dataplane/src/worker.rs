@@ -61,6 +61,7 @@ pub struct WorkerShared {
     generation: AtomicU64,
     turns: AtomicU64,
     free_frames: AtomicU64,
+    frames_counted: AtomicU64,
     /// The ledgers: for each lane in turn, egress then ingress.
     pub ledgers: Box<[[Published; 2]]>,
     /// Where whoever captures hangs a tap.
@@ -77,6 +78,7 @@ impl WorkerShared {
             generation: AtomicU64::new(0),
             turns: AtomicU64::new(0),
             free_frames: AtomicU64::new(0),
+            frames_counted: AtomicU64::new(0),
             ledgers: (0..lanes).map(|_| Default::default()).collect(),
             tap: TapPoint::default(),
         }
@@ -113,6 +115,12 @@ impl WorkerShared {
     #[must_use]
     pub fn free_frames(&self) -> u64 {
         self.free_frames.load(Ordering::Relaxed)
+    }
+
+    /// Frames counted by owner at the last turn: pool, priority rings, kernel. All the worker has, unless one was lost.
+    #[must_use]
+    pub fn frames_counted(&self) -> u64 {
+        self.frames_counted.load(Ordering::Relaxed)
     }
 }
 
@@ -260,6 +268,9 @@ impl<P: Port> Worker<P> {
             .turns
             .store(self.shared.turns.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.shared.free_frames.store(self.pool.len() as u64, Ordering::Relaxed);
+        self.shared
+            .frames_counted
+            .store(self.frames() as u64, Ordering::Relaxed);
         // Release: whoever reads this generation knows that every batch judged by an older table is done.
         self.shared.generation.store(generation, Ordering::Release);
     }

@@ -4,8 +4,9 @@
 use std::io::Write;
 use std::process::Command;
 
+use dataplane::clock::Nanos;
 use dataplane::frame::{FramePool, Packet};
-use dataplane::port::{OnStall, Port, Program, STALE_AFTER, XdpMode, XdpPort, XdpPortConfig};
+use dataplane::port::{OnStall, Port, Program, XdpMode, XdpPort, XdpPortConfig};
 
 /// Set in the child that has given up all other capabilities.
 const CHILD: &str = "WEIR_TEST_FEW_CAPABILITIES";
@@ -13,7 +14,7 @@ const CHILD: &str = "WEIR_TEST_FEW_CAPABILITIES";
 #[test]
 fn the_program_loads_without_perfmon() {
     if std::env::var_os(CHILD).is_some() {
-        Program::load(OnStall::Open, STALE_AFTER).map(drop).unwrap();
+        Program::load(OnStall::Open, Nanos(250_000_000)).map(drop).unwrap();
         return;
     }
     if skipped("the_program_loads_without_perfmon") {
@@ -40,7 +41,7 @@ fn a_queue_without_a_socket_drops_and_counts() {
         ip("link add left type veth peer name right");
         ip("link set left up");
         ip("link set right up");
-        let program = Program::load(OnStall::Open, STALE_AFTER).unwrap();
+        let program = Program::load(OnStall::Open, Nanos(250_000_000)).unwrap();
         let index = af_xdp::device::index("left").unwrap();
         let attached = program.attach("left", index, Some(XdpMode::Generic)).unwrap();
         // Something broadcast: an ARP request for somebody who is not there.

@@ -9,6 +9,7 @@
 //! The hosts are as an unmodified machine has them: checksums are left to the device, segments are large, VLAN tags travel
 //! beside the packet. A test that wants otherwise says so. Tests take turns, because the machine has few cores.
 
+pub mod faults;
 pub mod http;
 mod process;
 mod traffic;
@@ -24,7 +25,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub use process::{Ended, Weir};
-pub use traffic::{Capture, Running, Score, Stream, send_frames, udp_socket};
+pub use traffic::{Arrival, Capture, Running, Score, Stream, send_frames, udp_socket};
 
 /// Interface of the gateway towards the site.
 pub const LAN: &str = "lan";
@@ -236,6 +237,8 @@ pub struct Config {
     pub fail: &'static str,
     /// `busy` or `adaptive`.
     pub poll: &'static str,
+    /// Such as `20 ms`; empty: the default of `poll`.
+    pub stale_after: &'static str,
     /// Such as `[0, 1]`; empty: weir chooses.
     pub cpus: &'static str,
     /// `auto`, `native` or `generic`.
@@ -255,6 +258,7 @@ impl Default for Config {
         Self {
             fail: "open",
             poll: "adaptive",
+            stale_after: "",
             cpus: "",
             xdp: "auto",
             bridge: "",
@@ -285,6 +289,7 @@ impl Config {
         };
         let mut file = format!("region = \"atn\"\nfail = \"{}\"\n[workers]\n", self.fail);
         file += &line("poll", self.poll);
+        file += &line("stale_after", self.stale_after);
         file += &line("cpus", self.cpus);
         file += &format!("[[port]]\nname = \"lan\"\ninterface = \"{LAN}\"\nside = \"site\"\n");
         file += &line("xdp", self.xdp);

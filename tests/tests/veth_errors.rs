@@ -135,7 +135,7 @@ fn an_interface_that_is_deleted_while_it_runs() {
     let mut weir = gateway.start(&Config::default());
     gateway.warm();
     gateway.gw.try_run(|| links::delete(UPLINK)).unwrap();
-    check(&weir.wait(), 1, &["interface `uplink` has vanished"]);
+    check(&weir.wait(), 3, &["interface `uplink` has vanished"]);
 }
 
 #[test]

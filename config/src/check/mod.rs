@@ -14,7 +14,8 @@ use crate::diagnostic::{At, Log, Problem};
 use crate::document::Documents;
 use crate::schema::keys;
 use crate::table::{Names, Table, Value};
-use crate::types::{Api, Config, Conformance, Control, Defaults, OtherRing, Word, Workers};
+use crate::types::{Api, Config, Conformance, Control, Defaults, OtherRing, Poll, Word, Workers};
+use crate::units::parse_time;
 
 /// The configuration, or `None` with errors in the log.
 pub(crate) fn check(documents: &Documents<'_>, whole: bool, log: &mut Log) -> Option<Config> {
@@ -205,6 +206,7 @@ fn check_workers(base: &Table<'_>, log: &mut Log) -> Workers {
         cpus: Vec::new(),
         batch: 64,
         poll: Default::default(),
+        stale_after_ns: Poll::default().stale_after_ns(),
     };
     let Some(table) = sub_table(base, "workers", "[workers]", keys::WORKERS, log) else {
         return workers;
@@ -227,7 +229,30 @@ fn check_workers(base: &Table<'_>, log: &mut Log) -> Workers {
         workers.batch = usize::try_from(batch).unwrap_or(64);
     }
     workers.poll = word_or_default(&table, "poll", log);
+    workers.stale_after_ns = check_stale_after(&table, workers.poll, log);
     workers
+}
+
+/// An adaptive worker sleeps for up to 10 ms: less than twice that would take every idle one for dead.
+fn check_stale_after(table: &Table<'_>, poll: Poll, log: &mut Log) -> u64 {
+    let default = poll.stale_after_ns();
+    let Some(value) = table.get("stale_after") else {
+        return default;
+    };
+    let parsed = value.string(log).and_then(|text| value.parsed(parse_time(text), log));
+    let Some(nanos) = parsed else { return default };
+    let (least, named) = match poll {
+        Poll::Busy => (5_000_000, "5 ms"),
+        Poll::Adaptive => (20_000_000, "20 ms"),
+    };
+    if !(least..=10_000_000_000).contains(&nanos) {
+        log.error(
+            Problem::new(value.at, "`stale_after` is out of range")
+                .label(format!("here it is {named} to 10 s"))
+                .help("with poll = \"busy\" it is at least 5 ms; with \"adaptive\", where workers sleep for up to 10 ms, at least 20 ms"),
+        );
+    }
+    nanos
 }
 
 fn check_control(base: &Table<'_>, log: &mut Log) -> Control {

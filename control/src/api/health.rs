@@ -12,7 +12,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::api::board::Board;
+use crate::appliance::View;
 use crate::events::{EventKind, EventLog};
+use crate::port_fault::PortFaultKind;
 
 /// Time between two looks.
 pub const LOOK: Duration = Duration::from_millis(200);
@@ -54,8 +56,42 @@ pub enum Check {
     GenerationNotTaken,
     /// The interface of a port has vanished.
     InterfaceGone,
+    /// The kernel has taken the interface of a port away from the sockets.
+    SocketsLost,
+    /// Somebody has detached the XDP program of a port.
+    ProgramDetached,
+    /// The interface of a port is down, or has no carrier.
+    LinkDown,
+    /// A port may get packets that fit no frame.
+    MtuTooLarge,
+    /// A port has other queues than at start.
+    QueuesChanged,
     /// The ledgers do not close.
     Unaccounted,
+}
+
+impl Check {
+    fn of(fault: PortFaultKind) -> Self {
+        match fault {
+            PortFaultKind::InterfaceGone => Check::InterfaceGone,
+            PortFaultKind::SocketsLost => Check::SocketsLost,
+            PortFaultKind::ProgramDetached => Check::ProgramDetached,
+            PortFaultKind::LinkDown => Check::LinkDown,
+            PortFaultKind::MtuTooLarge => Check::MtuTooLarge,
+            PortFaultKind::QueuesChanged => Check::QueuesChanged,
+        }
+    }
+}
+
+fn event_of(fault: PortFaultKind) -> Option<EventKind> {
+    Some(match fault {
+        PortFaultKind::InterfaceGone => EventKind::InterfaceGone,
+        PortFaultKind::SocketsLost => EventKind::SocketsLost,
+        PortFaultKind::ProgramDetached => EventKind::ProgramDetached,
+        PortFaultKind::LinkDown => return None,
+        PortFaultKind::MtuTooLarge => EventKind::MtuTooLarge,
+        PortFaultKind::QueuesChanged => EventKind::QueuesChanged,
+    })
 }
 
 impl Health {
@@ -73,7 +109,7 @@ pub struct Watcher {
     workers: Vec<Seen>,
     generation: Option<(u64, Instant)>,
     links: BTreeMap<String, bool>,
-    gone: BTreeMap<String, String>,
+    faults: BTreeMap<(String, PortFaultKind), String>,
     unaccounted: i64,
     looked: Option<Instant>,
 }
@@ -116,24 +152,42 @@ impl Watcher {
                     (EventKind::LinkDown, "down")
                 };
                 let message = format!("port {}: {} is {word}", port.name, port.interface);
-                board.events.push(kind, message);
+                tell(&board.events, kind, message);
             }
         }
-        let gone: BTreeMap<String, String> = view
-            .interfaces_gone()
-            .map(|(port, interface)| (port.to_owned(), interface.to_owned()))
-            .collect();
-        for (port, interface) in gone.iter().filter(|(port, _)| !self.gone.contains_key(*port)) {
-            let message = format!("port {port}: {interface} has vanished");
-            board.events.push(EventKind::InterfaceGone, message);
-        }
-        self.gone = gone;
+        self.look_at_ports(&view, &board.events);
         let unaccounted = view.unaccounted();
         if unaccounted != self.unaccounted {
             let message = format!("{unaccounted} packets unaccounted for");
             board.events.push(EventKind::Unaccounted, message);
         }
         self.unaccounted = unaccounted;
+    }
+
+    fn look_at_ports(&mut self, view: &View, events: &EventLog) {
+        let mut faults = BTreeMap::new();
+        for (port, found) in view.config().ports.iter().zip(view.port_faults()) {
+            faults.extend(
+                found
+                    .into_iter()
+                    .map(|fault| ((port.name.clone(), fault.kind), fault.message)),
+            );
+        }
+        for ((port, kind), message) in &faults {
+            // Links have events of their own.
+            if let Some(event) = event_of(*kind).filter(|_| !self.faults.contains_key(&(port.clone(), *kind))) {
+                tell(events, event, format!("port {port}: {message}"));
+            }
+        }
+        let over = self.faults.keys().filter(|key| !faults.contains_key(*key));
+        for (port, kind) in over.filter(|(_, kind)| *kind != PortFaultKind::LinkDown) {
+            tell(
+                events,
+                EventKind::PortMended,
+                format!("port {port}: {} is over", kind.name()),
+            );
+        }
+        self.faults = faults;
     }
 
     /// Seconds since each worker was last seen to make a turn.
@@ -184,11 +238,8 @@ impl Watcher {
                 }
             }
         }
-        for (port, interface) in &self.gone {
-            add(
-                Check::InterfaceGone,
-                format!("port {port}: interface {interface} has vanished"),
-            );
+        for ((port, kind), message) in &self.faults {
+            add(Check::of(*kind), format!("port {port}: {message}"));
         }
         if self.unaccounted != 0 {
             let message = format!("the ledgers do not close: {} packets unaccounted for", self.unaccounted);
@@ -207,12 +258,27 @@ impl Seen {
         let stale = now - self.moved > WORKER_STALE;
         if stale && !self.stale {
             let message = format!("worker {worker} makes no turns");
-            events.push(EventKind::WorkerStale, message);
+            tell(events, EventKind::WorkerStale, message);
         } else if self.stale && !stale {
-            events.push(EventKind::WorkerBack, format!("worker {worker} makes turns again"));
+            tell(
+                events,
+                EventKind::WorkerBack,
+                format!("worker {worker} makes turns again"),
+            );
         }
         self.stale = stale;
     }
+}
+
+/// Into the ring and into the log.
+fn tell(events: &EventLog, kind: EventKind, message: String) {
+    match kind {
+        EventKind::LinkUp | EventKind::WorkerBack | EventKind::PortMended => {
+            tracing::info!(event = "watch", "{message}")
+        }
+        _ => tracing::warn!(event = "watch", "{message}"),
+    }
+    events.push(kind, message);
 }
 
 /// Whether the interface is up and has its link; `None`: it is not there.

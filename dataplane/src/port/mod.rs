@@ -10,7 +10,7 @@ mod program;
 mod xdp;
 
 pub use memory::MemoryPort;
-pub use program::{Attached, KernelCounters, OnStall, Program, ProgramError, QUEUES_MAX, STALE_AFTER, XdpMode};
+pub use program::{Attached, KernelCounters, OnStall, Program, ProgramError, QUEUES_MAX, XdpMode};
 pub use xdp::{XdpPort, XdpPortConfig};
 
 pub use af_xdp::KickCounts;

@@ -5,6 +5,7 @@
 //! attached is left alone, and named in the error.
 
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use af_xdp::{SharedArray, Socket};
@@ -53,11 +54,6 @@ pub enum OnStall {
     /// They are dropped.
     Closed,
 }
-
-/// Time without a heartbeat after which the program takes a worker for stalled. A worker beats on every turn, at least
-/// every 10 ms when it sleeps; shorter would take a worker that lost its core for a moment (a virtual machine's host does
-/// that for tens of milliseconds) for dead, longer leaves a real outage open.
-pub const STALE_AFTER: Nanos = Nanos(250 * 1_000_000);
 
 /// Why a port's program could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -143,7 +139,8 @@ pub struct Program {
 }
 
 impl Program {
-    /// Loads the program and its maps.
+    /// Loads the program and its maps. A worker that has not beaten for longer than `stale_after` counts as stalled; it beats
+    /// on every turn, at least every 10 ms when it sleeps.
     ///
     /// # Errors
     /// The kernel refuses: privileges, or a kernel too old.
@@ -221,6 +218,7 @@ impl Program {
             program: self,
             mode,
             link: Some(link),
+            link_info: link_info(interface_index),
         })
     }
 }
@@ -230,12 +228,26 @@ pub struct Attached {
     program: Program,
     mode: XdpMode,
     link: Option<FdLink>,
+    /// What the kernel tells of the link, a file.
+    link_info: Option<PathBuf>,
 }
 
 impl Attached {
     /// Detaches now; the counters can still be read.
     pub fn detach(&mut self) {
         self.link = None;
+    }
+
+    /// Whether it is still attached. The kernel takes it off when the interface goes, and for whoever forces the link
+    /// (`bpftool link detach`); `ip link set dev IFACE xdp off` does not touch it. Reads `/proc/self/fdinfo`, which needs no
+    /// privilege; what cannot be read counts as attached.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        let text = self
+            .link_info
+            .as_ref()
+            .and_then(|path| std::fs::read_to_string(path).ok());
+        self.link.is_some() && !text.is_some_and(|text| has_line(&text, "ifindex:", "0"))
     }
 
     /// How it is attached.
@@ -264,6 +276,20 @@ impl Attached {
             dropped_no_socket: read(2)?,
         })
     }
+}
+
+/// The file in `/proc/self/fdinfo` about our link to an interface. The link itself does not tell its descriptor.
+fn link_info(interface_index: u32) -> Option<PathBuf> {
+    let index = interface_index.to_string();
+    let files = std::fs::read_dir("/proc/self/fdinfo").ok()?;
+    files.filter_map(Result::ok).map(|file| file.path()).find(|path| {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        has_line(&text, "link_type:", "xdp") && has_line(&text, "ifindex:", &index)
+    })
+}
+
+fn has_line(text: &str, key: &str, value: &str) -> bool {
+    text.lines().any(|line| line.split_whitespace().eq([key, value]))
 }
 
 fn xdp_program(ebpf: &mut Ebpf) -> Result<&mut Xdp, ProgramError> {

@@ -250,6 +250,21 @@ impl Weir {
     ///
     /// As [`stop`](Self::stop).
     pub fn stop_by(mut self, signal: Signal) -> Value {
+        let status = self.end_by(signal);
+        self.check_left_as_found();
+        status
+    }
+
+    /// As [`stop`](Self::stop), where the interfaces are not to be as they were found: the bridge stays, with its ports.
+    ///
+    /// # Panics
+    ///
+    /// As [`stop`](Self::stop).
+    pub fn end(mut self) -> Value {
+        self.end_by(Signal::SIGTERM)
+    }
+
+    fn end_by(&mut self, signal: Signal) -> Value {
         let status = self.status();
         for ledger in status["ledger"].as_array().expect("a ledger") {
             assert_eq!(ledger["unaccounted"], 0, "the ledger does not close: {ledger}");
@@ -260,7 +275,6 @@ impl Weir {
         assert!(ended.log.contains("packets unaccounted for: 0"), "{}", ended.log);
         assert!(!ended.log.contains("ledger does not close"), "{}", ended.log);
         assert!(!self.socket.exists(), "the control socket stays behind");
-        self.check_left_as_found();
         status
     }
 

@@ -39,8 +39,18 @@ pub struct Stream {
 /// A stream on its way.
 pub struct Running {
     sender: JoinHandle<u32>,
-    receiver: JoinHandle<Vec<u32>>,
+    receiver: JoinHandle<Vec<Arrival>>,
+    enough: Arc<AtomicBool>,
     done: Arc<AtomicBool>,
+}
+
+/// A packet of a stream at its receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Its number, from 0.
+    pub number: u32,
+    /// When the receiver read it.
+    pub at: Instant,
 }
 
 /// What became of a stream.
@@ -63,7 +73,9 @@ impl Score {
         self.sent - self.received
     }
 
-    fn of(sent: u32, numbers: &[u32]) -> Self {
+    /// What became of a stream whose packets arrived so.
+    #[must_use]
+    pub fn of(sent: u32, arrivals: &[Arrival]) -> Self {
         let mut seen = vec![false; sent as usize];
         let mut score = Self {
             sent,
@@ -72,7 +84,7 @@ impl Score {
             reordered: 0,
         };
         let mut highest = None;
-        for &number in numbers {
+        for &Arrival { number, .. } in arrivals {
             let first = !std::mem::replace(&mut seen[number as usize], true);
             score.received += u32::from(first);
             score.duplicates += u32::from(!first);
@@ -117,10 +129,12 @@ impl Stream {
         into.set_read_timeout(Some(QUIET)).expect("a timeout");
         let from = udp_socket(sender, self.from);
         set_traffic_class(&from, self.tos);
-        let ended = done.clone();
+        let (ended, enough) = (done.clone(), Arc::new(AtomicBool::new(false)));
+        let stopped = enough.clone();
         Running {
             receiver: std::thread::spawn(move || receive(&into, &ended)),
-            sender: std::thread::spawn(move || self.send(&from)),
+            sender: std::thread::spawn(move || self.send(&from, &stopped)),
+            enough,
             done,
         }
     }
@@ -135,11 +149,11 @@ impl Stream {
         self.start(sender, receiver).finish()
     }
 
-    fn send(&self, socket: &UdpSocket) -> u32 {
+    fn send(&self, socket: &UdpSocket, enough: &AtomicBool) -> u32 {
         let mut payload = vec![0x5a; self.payload];
         let mut start = Instant::now();
         let mut sent = 0;
-        while sent < self.packets {
+        while sent < self.packets && !enough.load(Ordering::Relaxed) {
             // A sender that lost its core does not make up for it: that would be a burst nobody asked for.
             let on_time = Duration::from_secs_f64(f64::from(sent) / f64::from(self.per_second));
             start = start.max(Instant::now().checked_sub(on_time + BEHIND_MAX).unwrap_or(start));
@@ -168,10 +182,32 @@ impl Running {
     /// When a socket failed.
     #[must_use]
     pub fn finish(self) -> Score {
+        let (sent, arrivals) = self.arrivals();
+        Score::of(sent, &arrivals)
+    }
+
+    /// As [`finish`](Self::finish): how many were sent, and what arrived, in order of arrival.
+    ///
+    /// # Panics
+    ///
+    /// When a socket failed.
+    #[must_use]
+    pub fn arrivals(self) -> (u32, Vec<Arrival>) {
         let sent = self.sender.join().expect("the sender goes through");
         self.done.store(true, Ordering::Release);
-        let numbers = self.receiver.join().expect("the receiver goes through");
-        Score::of(sent, &numbers)
+        let arrivals = self.receiver.join().expect("the receiver goes through");
+        (sent, arrivals)
+    }
+
+    /// Sends no more, and then as [`arrivals`](Self::arrivals).
+    ///
+    /// # Panics
+    ///
+    /// When a socket failed.
+    #[must_use]
+    pub fn stop(self) -> (u32, Vec<Arrival>) {
+        self.enough.store(true, Ordering::Relaxed);
+        self.arrivals()
     }
 
     /// Whether the sender has still something to send.
@@ -181,14 +217,17 @@ impl Running {
     }
 }
 
-fn receive(socket: &UdpSocket, done: &AtomicBool) -> Vec<u32> {
-    let mut numbers = Vec::new();
+fn receive(socket: &UdpSocket, done: &AtomicBool) -> Vec<Arrival> {
+    let mut arrivals = Vec::new();
     let mut packet = vec![0; 65_536];
     loop {
         let ending = done.load(Ordering::Acquire);
         match socket.recv(&mut packet) {
-            Ok(_) => numbers.push(u32::from_be_bytes(packet[..4].try_into().expect("four bytes"))),
-            Err(_) if ending => return numbers,
+            Ok(_) => arrivals.push(Arrival {
+                number: u32::from_be_bytes(packet[..4].try_into().expect("four bytes")),
+                at: Instant::now(),
+            }),
+            Err(_) if ending => return arrivals,
             Err(_) => {}
         }
     }
