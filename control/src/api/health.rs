@@ -274,7 +274,7 @@ impl Seen {
 fn tell(events: &EventLog, kind: EventKind, message: String) {
     match kind {
         EventKind::LinkUp | EventKind::WorkerBack | EventKind::PortMended => {
-            tracing::info!(event = "watch", "{message}")
+            tracing::info!(event = "watch", "{message}");
         }
         _ => tracing::warn!(event = "watch", "{message}"),
     }
