@@ -3,10 +3,10 @@
 //! | limit | value | then |
 //! |---|---|---|
 //! | connections, Unix and TCP together | [`CONNECTIONS_MAX`] | the one idle for longest is closed; if none is idle, the new one |
-//! | a request's head | 16 KiB, 64 headers, [`HEAD_PATIENCE`] | 431, or closed |
+//! | a request's head | 16 KiB, 64 headers, `HEAD_PATIENCE` | 431, or closed |
 //! | a request's body | none is read | 413 and closed, if it says it has more than 8 KiB or does not say how much |
-//! | an answer | [`ANSWER_PATIENCE`] | closed |
-//! | between requests | [`IDLE_PATIENCE`] | closed |
+//! | an answer | `ANSWER_PATIENCE` | closed |
+//! | between requests | `IDLE_PATIENCE` | closed |
 
 use std::io;
 use std::net::TcpListener as StdTcpListener;

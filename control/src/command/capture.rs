@@ -27,6 +27,7 @@ pub(crate) struct Capture {
     /// Only packets of this class.
     #[arg(long, value_name = "NAME")]
     class: Option<String>,
+    #[allow(rustdoc::broken_intra_doc_links, reason = "brackets of a grammar")]
     /// Only packets of this contract: "SERVICE [CLASS [DIRECTION [SEGMENT]]]".
     #[arg(long, value_name = "NAMES")]
     contract: Option<String>,

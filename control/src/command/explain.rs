@@ -19,6 +19,7 @@ use crate::DEFAULT_CONFIG;
        weir explain --hex HEX|- [OPTIONS]
        weir explain --pcap A.pcap [OPTIONS]")]
 pub(crate) struct Explain {
+    #[allow(rustdoc::broken_intra_doc_links, reason = "brackets of an address")]
     /// Where the packet comes from: 10.1.2.3:40000, [2001:db8::1]:443; without a port for other protocols.
     #[arg(value_name = "SRC", requires = "dst", required_unless_present_any = ["hex", "pcap"])]
     src: Option<End>,

@@ -42,7 +42,7 @@ impl<'c> Offline<'c> {
     /// Judges a packet that comes at `at`, or with the one before it if that came later.
     ///
     /// # Errors
-    /// See [`OfflineError`].
+    /// See `OfflineError`.
     pub fn explain(
         &mut self,
         bytes: &[u8],

@@ -2,9 +2,9 @@
 //!
 //! | thread | capabilities | system calls |
 //! |---|---|---|
-//! | main | CAP_NET_ADMIN permitted, not effective; raised at the stop, to switch offloads on again | all but [`FORBIDDEN`] |
-//! | all others of the control side | as main, from which they come; none can raise it but by asking for it | all but [`FORBIDDEN`] |
-//! | workers | none | [`WORKER`] only |
+//! | main | CAP_NET_ADMIN permitted, not effective; raised at the stop, to switch offloads on again | all but `FORBIDDEN` |
+//! | all others of the control side | as main, from which they come; none can raise it but by asking for it | all but `FORBIDDEN` |
+//! | workers | none | `WORKER` only |
 //!
 //! Nothing else needs a capability once the sockets are bound: descriptors carry the right to send, receive, read maps and
 //! statistics, and detaching is closing a `bpf_link`. Before Linux 6.0 reading a map needs CAP_BPF where unprivileged BPF is
@@ -145,7 +145,7 @@ pub enum PrivilegeError {
     Filter(String),
 }
 
-/// To be called on a worker's thread before it turns: no capability, and only the calls of [`WORKER`].
+/// To be called on a worker's thread before it turns: no capability, and only the calls of `WORKER`.
 ///
 /// # Errors
 /// See [`PrivilegeError`]; the thread then has what it had.

@@ -2,7 +2,7 @@
 //!
 //! A thread of its own asks the appliance, so that a slow answer never holds a key up. The terminal is put back however the
 //! loop ends: by a key, a signal, an error, or a panic (ratatui's hook does that one). A terminal that has gone away ends the
-//! process from a second thread ([`end_with_terminal`]), because the loop itself may never hear of it.
+//! process from a second thread (`end_with_terminal`), because the loop itself may never hear of it.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
