@@ -154,8 +154,9 @@ seconds scrape | row "scrape, 100,000 contracts, s" "1"
 grep -c '^weir_contract_offered_packets' $work/scrape | awk '{ print "  contracts in the scrape: " $1 }'
 seconds "$weir" status --json --socket $work/control.sock | row "status --json, 100,000 contracts, s" "-"
 
-# Throughput in windows with and without scrapes in turns, the generator sending as fast as it can.
-"$pktgen" run --tx site --rx wan --tx-cpus 0 --rx-cpu 0 --rate max --seconds $((rounds * 8 + 6)) --flows 4096 \
+# What is forwarded in windows with and without scrapes in turns. At a rate that the generator keeps while it shares its core with
+# the scrapes: on two cores its own limit would be what is measured.
+"$pktgen" run --tx site --rx wan --tx-cpus 0 --rx-cpu 0 --rate 100kpps --seconds $((rounds * 8 + 6)) --flows 4096 \
     --source 10.0.0.0/16 --json >$work/generated 2>&1 &
 generator=$!
 sleep 3
@@ -178,6 +179,6 @@ for _ in $(seq "$rounds"); do
     without=$(window 0)
     with=$(window 1)
     awk "BEGIN { print $with / $without }"
-done | row "throughput with a scrape a second, of that without" "0.99"
+done | row "forwarded with a scrape a second, of that without, 100 kpps" "0.99"
 wait $generator || true
 generator=
