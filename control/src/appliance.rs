@@ -310,7 +310,7 @@ impl Appliance {
         Ok(Some(self.publish(compiled)))
     }
 
-    /// What has gone wrong that takes a new start: see [`takes_restart`](port_fault::PortFaultKind::takes_restart), and a worker that ended.
+    /// What has gone wrong that takes a new start: see [`takes_restart`](crate::port_fault::PortFaultKind::takes_restart), and a worker that ended.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
         let mut faults = self.view.port_faults().into_iter().flatten();

@@ -24,7 +24,7 @@ use super::{RunningPort, RunningWorker};
 
 /// What runs, to be read by any thread without asking the control thread: one configuration, its table, and the counters.
 ///
-/// A view does not change when the table is swapped: take a newer one ([`Appliance::view`]). Reading is relaxed loads and,
+/// A view does not change when the table is swapped: take a newer one ([`Appliance::view`](super::Appliance::view)). Reading is relaxed loads and,
 /// for what the kernel counts, system calls; nothing that a worker uses is written. All views have to be dropped before
 /// the appliance is stopped, because they keep interfaces and sockets.
 #[derive(Clone)]
