@@ -24,7 +24,6 @@ use crate::contract::{ContractTable, Direction};
 use crate::frame::{BATCH, Batch, FramePool, Packet, Umem};
 use crate::packet::Family;
 use crate::port::Port;
-use crate::prefetch::prefetch;
 use crate::priority::{Half, Rings};
 use crate::shaper::{ConformingBacklog, ShaperState};
 use crate::sojourn::PathGauges;
@@ -135,34 +134,23 @@ impl Path {
         black_box(touched.fold(0, |all, byte| all ^ byte));
         self.counters.received += amount(batch);
         // Each stage begins to load what the next one needs: packets wait for their cache misses together, not in turn.
-        let mut judged = [Judged::default(); BATCH];
+        let mut judged = [Judged::other(self.direction, turn); BATCH];
         let judged = &mut judged[..batch.len()];
         for (packets, judged) in batch.chunks_mut(FEW).zip(judged.chunks_mut(FEW)) {
             self.parse_and_classify(packets, judged, turn);
         }
-        for one in judged.iter() {
-            prefetch(turn.cells.cell(table.contract(one.contract).slot));
+        for one in judged.iter_mut() {
+            one.find_cell(turn.cells);
+        }
+        for one in judged.iter_mut() {
+            meter(one, turn);
         }
         // Twice, so that a packet pays nothing for a tap that is not there.
+        let packets = batch.drain(..).zip(judged);
         if self.tap.is_none() {
-            self.meter_and_hold::<false>(batch, judged, pool, turn);
+            packets.for_each(|(packet, one)| self.mark_and_hold::<false>(packet, one, pool, turn));
         } else {
-            self.meter_and_hold::<true>(batch, judged, pool, turn);
-        }
-    }
-
-    #[inline]
-    fn meter_and_hold<const TAPPED: bool>(
-        &mut self,
-        batch: &mut Batch,
-        judged: &mut [Judged],
-        pool: &mut FramePool,
-        turn: Turn<'_>,
-    ) {
-        for (packet, one) in batch.drain(..).zip(judged) {
-            let contract = turn.table.contract(one.contract);
-            meter(one, contract, turn);
-            self.mark_and_hold::<TAPPED>(packet, one, contract, pool, turn);
+            packets.for_each(|(packet, one)| self.mark_and_hold::<true>(packet, one, pool, turn));
         }
     }
 

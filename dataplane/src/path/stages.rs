@@ -3,11 +3,11 @@
 use arrayvec::ArrayVec;
 
 use super::{FEW, Held, Path};
-use crate::cells::WorkerCells;
+use crate::cells::{Cell, WorkerCells};
 use crate::checksum;
 use crate::classify::Flow;
 use crate::clock::Nanos;
-use crate::contract::{Action, Contract, ContractIndex, ContractTable, Judge, Marking};
+use crate::contract::{Action, Contract, ContractIndex, ContractTable, Direction, Judge, Marking};
 use crate::frame::{FramePool, Packet, Umem};
 use crate::mark;
 use crate::meter::Color;
@@ -29,8 +29,10 @@ pub(super) struct Turn<'a> {
 
 /// What is known of a packet of a batch, stage by stage.
 #[derive(Clone, Copy)]
-pub(super) struct Judged {
-    pub(super) contract: ContractIndex,
+pub(super) struct Judged<'a> {
+    pub(super) contract: &'a Contract,
+    /// The contract's, of this worker.
+    cell: &'a Cell,
     /// Bytes that count.
     counted: u32,
     l3_offset: u16,
@@ -42,32 +44,14 @@ pub(super) struct Judged {
     half: Half,
 }
 
-impl Judged {
-    /// An IP packet whose contract is still to be found.
+impl<'a> Judged<'a> {
+    /// Not looked at yet: what cannot be an IP packet belongs to the contract of all others.
     #[inline]
-    fn ip(table: &ContractTable, headers: &Headers, wire_len: u32) -> Self {
+    pub(super) fn other(direction: Direction, turn: Turn<'a>) -> Self {
+        let contract = turn.table.contract(turn.table.other[direction.index()]);
         Self {
-            counted: table.layer.count(wire_len, headers.l3_len),
-            l3_offset: headers.l3_offset,
-            family: Some(headers.family),
-            ecn_capable: headers.ecn != 0,
-            ..Self::default()
-        }
-    }
-
-    /// Begins to load the contract, which the next stage needs.
-    #[inline]
-    fn found(&mut self, table: &ContractTable, (contract, arrived): (ContractIndex, Color)) {
-        (self.contract, self.color) = (contract, arrived);
-        prefetch(table.contract(contract));
-    }
-}
-
-impl Default for Judged {
-    #[inline]
-    fn default() -> Self {
-        Self {
-            contract: ContractIndex(0),
+            contract,
+            cell: turn.cells.cell(contract.slot),
             counted: 0,
             l3_offset: 0,
             family: None,
@@ -76,11 +60,34 @@ impl Default for Judged {
             half: Half::Conforming,
         }
     }
+
+    /// An IP packet whose contract is still to be found.
+    #[inline]
+    fn ip(&mut self, table: &ContractTable, headers: &Headers, wire_len: u32) {
+        self.counted = table.layer.count(wire_len, headers.l3_len);
+        self.l3_offset = headers.l3_offset;
+        self.family = Some(headers.family);
+        self.ecn_capable = headers.ecn != 0;
+    }
+
+    /// Begins to load the contract, which the next stage needs.
+    #[inline]
+    fn found(&mut self, table: &'a ContractTable, (contract, arrived): (ContractIndex, Color)) {
+        (self.contract, self.color) = (table.contract(contract), arrived);
+        prefetch(self.contract);
+    }
+
+    /// Begins to load the contract's cell.
+    #[inline]
+    pub(super) fn find_cell(&mut self, cells: WorkerCells<'a>) {
+        self.cell = cells.cell(self.contract.slot);
+        prefetch(self.cell);
+    }
 }
 
 impl Path {
     /// Finds the contracts of `packets`, and writes what is then known of them to `judged`.
-    pub(super) fn parse_and_classify(&mut self, packets: &mut [Packet], judged: &mut [Judged], turn: Turn<'_>) {
+    pub(super) fn parse_and_classify<'a>(&mut self, packets: &mut [Packet], judged: &mut [Judged<'a>], turn: Turn<'a>) {
         let Turn { umem, table, .. } = turn;
         let mut flows = [None; FEW];
         for ((packet, one), flow) in packets.iter_mut().zip(judged.iter_mut()).zip(&mut flows) {
@@ -89,7 +96,7 @@ impl Path {
                     if turn.complete_checksums {
                         complete_checksum(umem, packet, headers);
                     }
-                    *one = Judged::ip(table, &headers, packet.wire_len);
+                    one.ip(table, &headers, packet.wire_len);
                     *flow = self.classifier.flow(&headers);
                 }
                 None => self.parse_any(packet, one, flow, turn),
@@ -104,7 +111,7 @@ impl Path {
             match flow.as_ref().and_then(|flow| self.classifier.known(table, flow)) {
                 Some(known) => one.found(table, known),
                 None if one.family.is_some() => unknown.push(position),
-                None => prefetch(table.contract(one.contract)),
+                None => {}
             }
         }
         if !unknown.is_empty() {
@@ -114,13 +121,13 @@ impl Path {
 
     /// First packets of flows, and fragments. They are parsed again, which costs less than keeping the headers of all packets.
     #[inline(never)]
-    fn classify_unknown(
+    fn classify_unknown<'a>(
         &mut self,
         positions: &[usize],
         packets: &[Packet],
-        judged: &mut [Judged],
+        judged: &mut [Judged<'a>],
         flows: &[Option<Flow>; FEW],
-        turn: Turn<'_>,
+        turn: Turn<'a>,
     ) {
         let Turn { umem, table, now, .. } = turn;
         let mut new: ArrayVec<(usize, Headers, &Flow), FEW> = ArrayVec::new();
@@ -143,25 +150,21 @@ impl Path {
 
     /// What is not a plain packet: tags, options, fragments, IPv6, all that is not IP.
     #[inline(never)]
-    fn parse_any(&mut self, packet: &mut Packet, one: &mut Judged, flow: &mut Option<Flow>, turn: Turn<'_>) {
+    fn parse_any(&mut self, packet: &mut Packet, one: &mut Judged<'_>, flow: &mut Option<Flow>, turn: Turn<'_>) {
         let Turn { umem, table, .. } = turn;
         match packet::parse_any(umem.bytes(&packet.frame), packet.wire_len as usize) {
             Parsed::Ip(headers) => {
                 if turn.complete_checksums {
                     complete_checksum(umem, packet, headers);
                 }
-                *one = Judged::ip(table, &headers, packet.wire_len);
+                one.ip(table, &headers, packet.wire_len);
                 *flow = self.classifier.flow(&headers);
             }
             Parsed::Other { l3_offset, .. } => {
                 self.counters.other += Amount::one(packet.wire_len);
                 let l3_len = packet.wire_len.saturating_sub(u32::from(l3_offset));
-                *one = Judged {
-                    contract: table.other[self.direction.index()],
-                    counted: table.layer.count(packet.wire_len, l3_len),
-                    l3_offset,
-                    ..Judged::default()
-                };
+                one.counted = table.layer.count(packet.wire_len, l3_len);
+                one.l3_offset = l3_offset;
             }
         }
     }
@@ -171,12 +174,12 @@ impl Path {
     pub(super) fn mark_and_hold<const TAPPED: bool>(
         &mut self,
         mut packet: Packet,
-        judged: &Judged,
-        contract: &Contract,
+        judged: &Judged<'_>,
         pool: &mut FramePool,
         turn: Turn<'_>,
     ) {
         let Turn { umem, cells, now, .. } = turn;
+        let contract = judged.contract;
         let (slot, counted) = (contract.slot, judged.counted);
         let mut seen = Seen::default();
         if TAPPED {
@@ -184,7 +187,7 @@ impl Path {
         }
         if judged.half == Half::Nonconforming {
             match (contract.action, judged.family) {
-                (Action::Drop, _) => return self.drop(packet, DropReason::Policed, judged, contract, seen, pool, turn),
+                (Action::Drop, _) => return self.drop(packet, DropReason::Policed, judged, seen, pool, turn),
                 (Action::Remark, Some(family)) => {
                     let bytes = umem.bytes_mut(&mut packet.frame);
                     let head = TAPPED.then(|| tap::head(bytes));
@@ -196,13 +199,13 @@ impl Path {
                 (Action::Remark | Action::Queue, _) => {}
             }
             if pool.is_low() {
-                return self.drop(packet, DropReason::FramesLow, judged, contract, seen, pool, turn);
+                return self.drop(packet, DropReason::FramesLow, judged, seen, pool, turn);
             }
         }
         let wire_len = packet.wire_len;
         // Now, because the ring keeps the packet.
         let mut copied = match &self.tap {
-            Some(tap) if TAPPED => tap.copy(&event(&packet, None, judged, contract, seen, turn)),
+            Some(tap) if TAPPED => tap.copy(&event(&packet, None, judged, seen, turn)),
             _ => None,
         };
         let entry = Entry {
@@ -225,7 +228,7 @@ impl Path {
                     Refused::RedFirst => DropReason::RedFirst,
                 };
                 seen.copied = copied.take().map(|copied| self.keep(copied, Some(reason))).is_some();
-                self.drop(entry.item.packet, reason, judged, contract, seen, pool, turn);
+                self.drop(entry.item.packet, reason, judged, seen, pool, turn);
             }
         }
         if TAPPED && let Some(copied) = copied {
@@ -240,13 +243,11 @@ impl Path {
     }
 
     #[cold]
-    #[expect(clippy::too_many_arguments, reason = "all of it is needed to tell what was dropped")]
     fn drop(
         &mut self,
         packet: Packet,
         reason: DropReason,
-        judged: &Judged,
-        contract: &Contract,
+        judged: &Judged<'_>,
         seen: Seen,
         pool: &mut FramePool,
         turn: Turn<'_>,
@@ -254,10 +255,10 @@ impl Path {
         if let Some(tap) = &self.tap
             && !seen.copied
         {
-            tap.see(&event(&packet, Some(reason), judged, contract, seen, turn));
+            tap.see(&event(&packet, Some(reason), judged, seen, turn));
         }
         self.counters.drop(reason, packet.wire_len);
-        let excess = turn.cells.excess(contract.slot);
+        let excess = turn.cells.excess(judged.contract.slot);
         excess.drop(reason, judged.half, Amount::one(judged.counted));
         pool.put(packet.frame);
     }
@@ -277,17 +278,16 @@ struct Seen {
 fn event<'a>(
     packet: &'a Packet,
     dropped: Option<DropReason>,
-    judged: &Judged,
-    contract: &Contract,
+    judged: &Judged<'_>,
     seen: Seen,
     turn: Turn<'a>,
 ) -> Event<'a> {
     Event {
         at: turn.now,
         generation: turn.table.generation,
-        slot: contract.slot,
+        slot: judged.contract.slot,
         half: judged.half,
-        color: matches!(contract.judge, Judge::Meter(_)).then_some(judged.color),
+        color: matches!(judged.contract.judge, Judge::Meter(_)).then_some(judged.color),
         dropped,
         head: seen.head,
         sampled: seen.sampled,
@@ -299,9 +299,9 @@ fn event<'a>(
 
 /// Gives a packet its colour and half, and counts it.
 #[inline]
-pub(super) fn meter(judged: &mut Judged, contract: &Contract, turn: Turn<'_>) {
+pub(super) fn meter(judged: &mut Judged<'_>, turn: Turn<'_>) {
     let Turn { cells, now, .. } = turn;
-    let cell = cells.cell(contract.slot);
+    let (contract, cell) = (judged.contract, judged.cell);
     judged.half = match &contract.judge {
         Judge::Always(half) => *half,
         Judge::Meter(meter) => {
