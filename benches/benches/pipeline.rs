@@ -19,7 +19,7 @@ use dataplane::priority::{Entry, Gate, Half, RingId, Rings, Sink};
 use weir_benches::lane::{self, MemoryLane, PASS};
 use weir_benches::summary::Summary;
 use weir_benches::workload::{self, FLOWS, Random, SHORT};
-use weir_benches::{Error, allocation, machine};
+use weir_benches::{Error, allocation, machine, many};
 
 #[global_allocator]
 static ALLOCATOR: allocation::Counting = allocation::Counting;
@@ -29,6 +29,9 @@ const SEED: u64 = 20_261_121;
 /// Passes before measuring: after them the narrow contracts have used up the burst that they begin with.
 const WARM_UP: usize = 40;
 
+/// The same for 50,000 narrow contracts, each of which passes some 30 packets first.
+const CROWD_WARM_UP: usize = 1_500;
+
 /// How much is measured.
 #[derive(Clone, Copy)]
 struct Effort<'a> {
@@ -37,6 +40,12 @@ struct Effort<'a> {
     passes: usize,
     /// This row only, once warm, without a clock: an instruction counter looks on.
     counted: Option<&'a str>,
+}
+
+impl Effort<'_> {
+    fn wants(&self, row: &str) -> bool {
+        self.counted.is_none_or(|counted| counted == row.trim())
+    }
 }
 
 /// What one round came to.
@@ -123,7 +132,7 @@ fn measure(
     effort: Effort<'_>,
     mut pass: impl FnMut(&mut Round) -> Result<(), Error>,
 ) -> Result<Row, Error> {
-    if effort.counted.is_some_and(|counted| counted != name.trim()) {
+    if !effort.wants(name) {
         return Ok(Row {
             name,
             ns: Summary::of(&[0.0]),
@@ -192,7 +201,29 @@ fn whole(effort: Effort<'_>, tables: &[std::sync::Arc<ContractTable>; 2], rows: 
             veth.reload()
         },
     )?);
+    if effort.wants(CROWD) {
+        rows.push(crowd(effort)?);
+    }
     Ok(nonconforming)
+}
+
+const CROWD: &str = "whole worker, 100,000 contracts, 1,000,000 flows";
+
+/// Far more flows than the flow cache holds, so nearly every packet is new to it; its contract and cell are in no cache either.
+fn crowd(effort: Effort<'_>) -> Result<Row, Error> {
+    let loaded = many::load(&many::texts(0))?;
+    let table = lane::shared_table(&loaded, 1)?;
+    let mut random = Random::new(SEED);
+    let flows = many::flows(1_000_000, &mut random);
+    let mut lane = MemoryLane::of_flows(0, table, false, &flows, random)?;
+    for _ in 0..CROWD_WARM_UP {
+        lane.run();
+        lane.reload()?;
+    }
+    measure(CROWD, effort, |round| {
+        round.time(PASS, || lane.run());
+        lane.reload()
+    })
 }
 
 /// One stage at a time, over the packets of all flows in random order.

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use af_xdp::{Umem, UmemConfig};
+use af_xdp::{Frame, Umem, UmemConfig};
 use arc_swap::ArcSwap;
 use config::Loaded;
 use control::compile::Compiler;
@@ -20,7 +20,7 @@ use dataplane::worker::{CurrentTable, Worker, WorkerShared};
 use jiff::Timestamp;
 
 use crate::Error;
-use crate::workload::{self, FLOWS, Random, SHORT};
+use crate::workload::{self, Flow, FlowBytes, Random, SHORT};
 
 /// Packets between two reloads: a full RX ring.
 pub const PASS: usize = 2_048;
@@ -39,7 +39,9 @@ pub struct MemoryLane {
     worker: Worker<MemoryPort>,
     umem: Umem,
     current: CurrentTable,
-    packets: Vec<Vec<u8>>,
+    /// A packet of the first flow.
+    packet: Vec<u8>,
+    flows: Vec<FlowBytes>,
     random: Random,
     now: Nanos,
 }
@@ -82,14 +84,27 @@ impl MemoryLane {
     /// # Errors
     /// No memory for the frames.
     pub fn of_worker(worker: usize, table: Arc<ContractTable>, partial: bool, seed: u64) -> Result<Self, Error> {
+        let mut random = Random::new(seed);
+        let flows = workload::flows(&mut random);
+        Self::of_flows(worker, table, partial, &flows, random)
+    }
+
+    /// The same with packets of `flows`, one at least, drawn by `random`.
+    ///
+    /// # Errors
+    /// No memory for the frames.
+    pub fn of_flows(
+        worker: usize,
+        table: Arc<ContractTable>,
+        partial: bool,
+        flows: &[Flow],
+        mut random: Random,
+    ) -> Result<Self, Error> {
         let (umem, frames) = Umem::new(&UmemConfig {
             frame_count: FRAMES,
             tx_metadata: true,
             ..UmemConfig::default()
         })?;
-        let mut random = Random::new(seed);
-        let flows = workload::flows(&mut random);
-        let packets = flows.iter().map(|flow| workload::packet(flow, SHORT)).collect();
         let port = || {
             let port = MemoryPort::new(PASS);
             if partial { port.with_partial_checksums() } else { port }
@@ -97,7 +112,7 @@ impl MemoryLane {
         let ends = WireEnds {
             ports: [0, 1],
             shares: [Arc::new(PortShare::new()), Arc::new(PortShare::new())],
-            seed,
+            seed: u64::from(random.below(u32::MAX)),
         };
         let lane = Lane::new(worker, &ends, port(), port());
         let current: CurrentTable = Arc::new(ArcSwap::new(table));
@@ -108,7 +123,8 @@ impl MemoryLane {
             worker,
             umem,
             current,
-            packets,
+            packet: workload::packet(&flows[0], SHORT),
+            flows: flows.iter().map(|flow| workload::flow_bytes(flow, SHORT)).collect(),
             random,
             now: Nanos::SECOND,
         };
@@ -153,10 +169,7 @@ impl MemoryLane {
             let Some(mut packet) = self.worker.lanes_mut()[0].ports_mut()[1].departed() else {
                 return Err(format!("{} of {PASS} packets did not come out", PASS - number).into());
             };
-            let flow = self.random.below(FLOWS as u32) as usize;
-            self.umem
-                .bytes_mut(&mut packet.frame)
-                .copy_from_slice(&self.packets[flow]);
+            self.write(&mut packet.frame);
             self.arrive(packet);
         }
         Ok(())
@@ -180,14 +193,21 @@ impl MemoryLane {
             let (umem, pool) = self.worker.pool();
             let mut frame = pool.take().ok_or("the pool has no frame left")?;
             umem.reset(&mut frame);
-            let flow = self.random.below(FLOWS as u32) as usize;
-            if !umem.set_len(&mut frame, self.packets[flow].len()) {
+            if !umem.set_len(&mut frame, self.packet.len()) {
                 return Err("the packet does not fit its frame".into());
             }
-            umem.bytes_mut(&mut frame).copy_from_slice(&self.packets[flow]);
+            self.write(&mut frame);
             self.arrive(Packet::whole(frame));
         }
         Ok(())
+    }
+
+    /// A packet of a flow drawn at random.
+    fn write(&mut self, frame: &mut Frame) {
+        let flow = self.random.below(self.flows.len() as u32) as usize;
+        let bytes = self.umem.bytes_mut(frame);
+        bytes.copy_from_slice(&self.packet);
+        workload::become_flow(bytes, &self.flows[flow]);
     }
 
     fn arrive(&mut self, packet: Packet) {

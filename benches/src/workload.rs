@@ -99,14 +99,26 @@ pub fn packet(flow: &Flow, frame_len: usize) -> Vec<u8> {
 pub fn flow_bytes(flow: &Flow, frame_len: usize) -> FlowBytes {
     let packet = packet(flow, frame_len);
     let mut bytes = [0; 12];
-    let fields = [(26, 4), (24, 2), (34, 2), (40, 2), (15, 1)];
-    let mut to = 0;
-    for (from, len) in fields {
-        bytes[to..to + len].copy_from_slice(&packet[from..from + len]);
-        to += len;
+    let mut at = 0;
+    for (start, len) in FIELDS {
+        bytes[at..at + len].copy_from_slice(&packet[start..start + len]);
+        at += len;
     }
     bytes
 }
+
+/// Makes a packet of any flow, and of the same length, one of the flow that `bytes` is of.
+pub fn become_flow(packet: &mut [u8], bytes: &FlowBytes) {
+    let mut at = 0;
+    for (start, len) in FIELDS {
+        packet[start..start + len].copy_from_slice(&bytes[at..at + len]);
+        at += len;
+    }
+}
+
+/// Where the parts of [`FlowBytes`] stand in a packet, and how long they are: source address, IP checksum, source port, UDP
+/// checksum, DSCP.
+const FIELDS: [(usize, usize); 5] = [(26, 4), (24, 2), (34, 2), (40, 2), (15, 1)];
 
 /// The configuration: ports on the interfaces `site` and `wan`, one spinning worker on `cpu`, 1,000 contracts.
 ///
@@ -231,12 +243,7 @@ mod tests {
     fn flow_bytes_turn_one_flow_into_another() {
         let flows = flows(&mut Random::new(1));
         let mut bytes = packet(&flows[0], SHORT);
-        let fields = flow_bytes(&flows[77], SHORT);
-        bytes[26..30].copy_from_slice(&fields[0..4]);
-        bytes[24..26].copy_from_slice(&fields[4..6]);
-        bytes[34..36].copy_from_slice(&fields[6..8]);
-        bytes[40..42].copy_from_slice(&fields[8..10]);
-        bytes[15] = fields[10];
+        become_flow(&mut bytes, &flow_bytes(&flows[77], SHORT));
         assert_eq!(bytes, packet(&flows[77], SHORT));
     }
 
