@@ -172,7 +172,7 @@ enum Poll {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Control {
-    /// Absolute path of the directory for what outlives the process: `history/` in it. Default "/var/lib/weir".
+    /// Absolute path of the directory for what outlives the process: `history/`, and the bucket levels of a weir that has stopped. Default "/var/lib/weir".
     state: Option<String>,
     /// When the files change and nobody applies them: "notice" says so, "apply" applies what is valid. Default "notice".
     watch: Option<Watch>,

@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 use crate::capture::{CaptureError, Captures, LanePorts, Options, Session};
 use crate::compile::{CompileError, Compiled, Compiler};
 use crate::interface::Interface;
+use crate::levels::Levels;
 use crate::plan::{self, Plan};
 use crate::publish::{Publisher, wait_for};
 use crate::status::Status;
@@ -143,6 +144,14 @@ impl Appliance {
     /// has made is removed again; one that was there before keeps the ports. After a start that succeeds the bridge stays
     /// for good, because it is what carries on without weir.
     pub fn start(loaded: Loaded) -> Result<Self, StartError> {
+        Self::start_from(loaded, &Levels::default())
+    }
+
+    /// The same with buckets as the process before has left them.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn start_from(loaded: Loaded, levels: &Levels) -> Result<Self, StartError> {
         let config = loaded.config;
         let interfaces: Vec<Interface> = config
             .ports
@@ -156,6 +165,7 @@ impl Appliance {
         };
         let mut compiler = Compiler::new(plan.workers.len(), slack);
         let compiled = compiler.compile(&config, Timestamp::now())?;
+        levels.resume(&compiled);
         let publisher = Publisher::new(compiled.table.clone());
         let bridges = make_bridges(&config)?;
 
@@ -342,13 +352,14 @@ impl Appliance {
         self.captures.begin(options, author, config, compiled)
     }
 
-    /// Detaches the programs, lets the workers finish what they hold, closes the sockets. Returns the last status.
+    /// [Halts](Self::halt), and returns the last status.
     pub fn stop(mut self) -> Status {
         self.halt();
         self.view.status()
     }
 
-    fn halt(&mut self) {
+    /// Detaches the programs and lets the workers finish what they hold: from here on nothing is judged. Once is enough.
+    pub fn halt(&mut self) {
         privileges::raise_for_stop();
         self.captures.stop();
         for port in &self.view.ports {

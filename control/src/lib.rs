@@ -41,6 +41,7 @@ pub mod doctor;
 pub mod events;
 pub mod explain;
 pub mod interface;
+pub mod levels;
 pub mod metrics;
 pub mod observe;
 pub mod plan;

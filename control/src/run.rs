@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, bounded, select, tick, unbounded};
+use dataplane::clock::{Clock, MonotonicClock};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -19,6 +20,7 @@ use crate::capture::CaptureError;
 use crate::change::changes::{Changes, log_warnings};
 use crate::change::disk::Disk;
 use crate::change::messages::{Done, Refusal};
+use crate::levels::Levels;
 use crate::socket::{self, Call, Capturing, ControlSocket, Request, Response};
 use crate::status::SUMMARY_CONTRACTS;
 use crate::system::notify::Notifier;
@@ -78,7 +80,12 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
     let texts = disk.read();
     let loaded = texts.load().map_err(StartError::Config)?;
     log_warnings(&loaded.warnings);
-    let mut appliance = Appliance::start(loaded)?;
+    let state = loaded.config.control.state.clone();
+    let levels = Levels::take(&state, MonotonicClock.now()).unwrap_or_else(|error| {
+        tracing::warn!(event = "levels", "every contract begins with a full burst: {error}");
+        Levels::default()
+    });
+    let mut appliance = Appliance::start_from(loaded, &levels)?;
     let bound = ControlSocket::bind(&options.socket).map_err(|cause| RunError::Socket {
         path: options.socket.clone(),
         cause,
@@ -132,7 +139,12 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
     // Both hold views of the appliance, and with them its sockets.
     drop(api);
     drop(board);
-    let last = appliance.stop();
+    appliance.halt();
+    let levels = Levels::of(appliance.compiled(), MonotonicClock.now());
+    if let Err(error) = levels.keep(&state) {
+        tracing::warn!(event = "levels", "every contract will begin with a full burst: {error}");
+    }
+    let last = appliance.status();
     tracing::info!(
         event = "stop",
         "stopped; packets unaccounted for: {}",

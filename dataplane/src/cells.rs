@@ -100,16 +100,27 @@ impl Cells {
 
     /// Fills the buckets of a contract that begins with `meter`.
     pub fn refill(&self, meter: &Meter, slot: SlotId) {
-        match at(&self.shared, slot) {
+        match at_slot(&self.shared, slot) {
             None => meter.refill(&self.of(0).cell(slot).purse),
             Some(buckets) => meter.refill_shared(buckets.among(self.workers()), self.purses(slot)),
+        }
+    }
+
+    /// Fills the buckets of a contract to the `levels` that they had at `at`, in a process before this one. Before any worker
+    /// runs.
+    pub fn resume(&self, meter: &Meter, slot: SlotId, levels: Levels, at: Nanos) {
+        match at_slot(&self.shared, slot) {
+            None => meter.resume(&self.of(0).cell(slot).purse, levels, at),
+            Some(buckets) => {
+                meter.resume_shared(buckets.among(self.workers()), self.purses(slot), levels, at);
+            }
         }
     }
 
     /// How full the buckets of a contract are under its `meter`.
     #[must_use]
     pub fn levels(&self, meter: &Meter, slot: SlotId, now: Nanos) -> Levels {
-        match at(&self.shared, slot) {
+        match at_slot(&self.shared, slot) {
             None => meter.levels(&self.of(0).cell(slot).purse, now),
             Some(buckets) => meter.levels_shared(buckets.among(self.workers()), self.purses(slot), now),
         }
@@ -127,7 +138,7 @@ impl Cells {
         arrived: Color,
     ) -> Color {
         let purse = self.of(worker).cell(slot).purse.copied();
-        match at(&self.shared, slot) {
+        match at_slot(&self.shared, slot) {
             None => meter.color(&purse, bytes, now, arrived),
             Some(buckets) => {
                 let buckets = buckets.copied();
@@ -136,7 +147,7 @@ impl Cells {
         }
     }
 
-    fn purses(&self, slot: SlotId) -> impl Iterator<Item = &Purse> {
+    fn purses(&self, slot: SlotId) -> impl ExactSizeIterator<Item = &Purse> {
         (0..self.workers()).map(move |worker| &self.of(worker).cell(slot).purse)
     }
 }
@@ -168,12 +179,12 @@ impl<'a> WorkerCells<'a> {
     #[inline]
     #[must_use]
     pub fn sharing(&self, slot: SlotId) -> Option<Sharing<'a>> {
-        at(self.shared, slot).map(|buckets| buckets.among(self.workers))
+        at_slot(self.shared, slot).map(|buckets| buckets.among(self.workers))
     }
 }
 
 #[inline]
-fn at<T>(chunks: &[Arc<[T; CHUNK]>], slot: SlotId) -> Option<&T> {
+fn at_slot<T>(chunks: &[Arc<[T; CHUNK]>], slot: SlotId) -> Option<&T> {
     chunks
         .get(slot.0 as usize / CHUNK)
         .map(|chunk| &chunk[slot.0 as usize % CHUNK])

@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use pktgen::lab::Namespace;
 use weir_tests::gateway::{
-    Config, Gateway, LAN, Layout, SITE, Stream, UPLINK, WAN, interface_state, ledger_sum, ping, succeed, text,
+    Config, Gateway, LAN, Layout, SITE, Stream, UPLINK, WAN, Weir, contract_of, interface_state, ledger_sum, ping,
+    succeed, text,
 };
 
 fn has_xdp(gw: &Namespace, interface: &str) -> bool {
@@ -43,6 +44,39 @@ fn it_ends_cleanly_under_load() {
         score.received > 0 && (score.reordered, score.duplicates) == (0, 0),
         "{score:?}"
     );
+}
+
+/// 8 kbit/s is 1,000 bytes a second: what has been spent is not back after a restart of some seconds.
+#[test]
+fn a_restart_gives_no_second_burst() {
+    let Some(gateway) = Gateway::build(Layout::default()) else {
+        return;
+    };
+    let level = |weir: &Weir| {
+        contract_of(&weir.status(), "web")["tokens"]["committed"]
+            .as_u64()
+            .unwrap()
+    };
+    let config = Config::web("8 kbit/s");
+    let weir = gateway.start(&config);
+    gateway.warm();
+    assert!(level(&weir) > 90_000, "nothing has been spent");
+    let _spent = stream(1000).run(&gateway.site, &gateway.wan);
+    let spent = level(&weir);
+    assert!(spent < 10_000, "{spent} of 100,000 bytes are left");
+    let begun = Instant::now();
+    weir.stop();
+    let weir = gateway.start(&config);
+    let resumed = level(&weir);
+    let earned = 1_000 * (begun.elapsed().as_secs() + 1);
+    assert!(resumed <= spent + earned, "{spent} bytes were left, {resumed} are");
+
+    // Whoever is killed leaves nothing, and the next one begins full.
+    let mut weir = weir;
+    weir.signal(Signal::SIGKILL);
+    let _ended = weir.wait();
+    let weir = gateway.start(&config);
+    assert_eq!(level(&weir), 100_000);
 }
 
 #[test]

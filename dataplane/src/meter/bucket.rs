@@ -114,6 +114,11 @@ impl Own {
         self.at.store(FRESH, Ordering::Relaxed);
     }
 
+    /// Filled to `level` at `at`. Before its worker runs.
+    pub(super) fn set(&self, level: u64, at: u64) {
+        self.store(State { level, at });
+    }
+
     /// The same state, in a place that nobody else knows.
     pub(super) fn copied(&self) -> Self {
         let copy = Self::fresh();
@@ -155,6 +160,11 @@ impl Shared {
 
     pub(super) fn refresh(&self) {
         self.0.store(State::FRESH.pack());
+    }
+
+    /// Filled to `level` at `at`. Before workers run.
+    pub(super) fn set(&self, level: u64, at: u64) {
+        self.0.store(State { level, at }.pack());
     }
 
     /// The same state, in a place that nobody else knows.

@@ -265,6 +265,52 @@ impl Meter {
         }
     }
 
+    /// Full buckets, rounded down to bytes.
+    #[must_use]
+    pub fn full(&self) -> Levels {
+        self.rounded(self.profile.committed.full, self.profile.second.full)
+    }
+
+    /// Fills an only worker's `purse` to the `levels` that it had at `at`, in a process before this one. Before the worker runs.
+    pub fn resume(&self, purse: &Purse, levels: Levels, at: Nanos) {
+        let (committed, second) = in_units(levels);
+        purse.committed.set(committed, instant(at));
+        if let Some(second) = second {
+            purse.second.set(second, instant(at));
+        }
+    }
+
+    /// The same for several workers, of whom these are all `purses`: the word gets as much as it holds, the credits what
+    /// is then left, in equal parts.
+    pub fn resume_shared<'a>(
+        &self,
+        sharing: Sharing<'_>,
+        purses: impl ExactSizeIterator<Item = &'a Purse>,
+        levels: Levels,
+        at: Nanos,
+    ) {
+        let Sharing { buckets, sharers } = sharing;
+        let Profile { committed, second, .. } = self.profile;
+        let workers = purses.len().max(1) as u64;
+        let split = |fill: Fill, level: u64| {
+            let unlent = level.min(fill.full - sharers.most_of_all(fill.full));
+            (unlent, ((level - unlent) / workers).min(sharers.most(fill.full)))
+        };
+        let (level, second_level) = in_units(levels);
+        let (unlent, credit) = split(committed, level);
+        buckets.committed.set(unlent, instant(at));
+        let second_split = second_level.map(|level| split(second, level));
+        if let Some((unlent, _)) = second_split {
+            buckets.second.set(unlent, instant(at));
+        }
+        for purse in purses {
+            Credit::new(&purse.committed, sharers).set(credit);
+            if let Some((_, credit)) = second_split {
+                Credit::new(&purse.second, sharers).set(credit);
+            }
+        }
+    }
+
     /// The levels of an only worker's `purse` at `now`, rounded down to bytes; takes nothing. While the worker runs, what is
     /// read may be of slightly different instants.
     #[must_use]
@@ -331,6 +377,12 @@ impl Meter {
             Kind::TrTcm4115 => tr_tcm_4115(&self.profile, committed, second, need, now, arrived),
         }
     }
+}
+
+/// Levels in bit-nanoseconds. What does not fit is more than any burst.
+fn in_units(levels: Levels) -> (u64, Option<u64>) {
+    let units = |bytes: u64| bytes.saturating_mul(UNITS_PER_BYTE);
+    (units(levels.committed_bytes), levels.second_bytes.map(units))
 }
 
 fn own(place: &Own) -> Bucket<'_, Own, NoLoan> {
