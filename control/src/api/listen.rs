@@ -38,7 +38,7 @@ use crate::api::routes::{self, App, Door};
 pub const CONNECTIONS_MAX: usize = 64;
 /// Time for the whole head of a request.
 const HEAD_PATIENCE: Duration = Duration::from_secs(5);
-/// Time from a request to the end of its answer. The largest takes about a second where the client reads it.
+/// Time from a request to the end of its answer. The largest takes half a second where the client reads it.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 /// Time between two requests: longer than the usual time between two scrapes, so that these keep their connection.
 const IDLE_PATIENCE: Duration = Duration::from_secs(75);

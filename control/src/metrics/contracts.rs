@@ -1,19 +1,22 @@
 //! The counters of contracts, of uncontracted traffic and of what is not IP.
 
-use std::fmt;
+use std::fmt::{self, Write};
+use std::ops::Add;
 
 use dataplane::cells::{Cells, SlotId};
 use dataplane::contract::Judge;
 use dataplane::stats::{Amount, DropReason};
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::family::{counter, gauge};
+use super::family::counter;
+use super::samples::{Family, LabelSets};
 use crate::compile::Compiled;
 use crate::report::{Count, Counters};
 
 /// All contracts of a table with their counters, read once, so that the families of a scrape agree with each other.
 pub(super) struct Contracts {
     rows: Vec<Row>,
+    drops: Vec<Drops>,
 }
 
 /// One contract; compact, because there may be 100,000.
@@ -24,75 +27,96 @@ struct Row {
     nonconforming: Amount,
     remarked: Amount,
     conforming_dropped: Amount,
-    dropped: [Amount; DropReason::ALL.len()],
+}
+
+/// What a contract lost for one reason; few of the contracts have any.
+struct Drops {
+    /// Place among the rows.
+    row: usize,
+    reason: DropReason,
+    amount: Amount,
 }
 
 impl Contracts {
     pub(super) fn read(compiled: &Compiled) -> Self {
         let cells = &compiled.table.cells;
-        let row = |(number, _)| Row::read(number as u32, cells, compiled.contract(number).slot);
+        let mut drops = Vec::new();
+        let rows = compiled.numbered().enumerate().map(|(row, (number, _))| {
+            let slot = compiled.contract(number).slot;
+            // What was judged is read after what became of it, so that the latter never seems larger.
+            for reason in DropReason::ALL {
+                let of_worker = |worker| cells.of(worker).excess(slot).dropped(reason).get();
+                let amount = (0..cells.workers()).map(of_worker).fold(Amount::default(), Add::add);
+                if amount.packets > 0 {
+                    drops.push(Drops { row, reason, amount });
+                }
+            }
+            Row::read(number as u32, cells, slot)
+        });
         Self {
-            rows: compiled.numbered().map(row).collect(),
+            rows: rows.collect(),
+            drops,
         }
     }
 
     /// Writes one family after the other, as OpenMetrics wants it.
-    pub(super) fn write(&self, encoder: &mut DescriptorEncoder<'_>, compiled: &Compiled) -> fmt::Result {
-        let terms: [Term<Row, Amount>; 5] = [
-            (
-                "offered",
-                "Judged by the contract, conforming and nonconforming",
-                |row| row.offered,
-            ),
-            ("conforming", "Judged inside the entitlement", |row| row.conforming),
-            ("nonconforming", "Judged above the entitlement", |row| row.nonconforming),
-            ("remarked", "Nonconforming, with DSCP or PCP changed", |row| {
-                row.remarked
-            }),
-            (
-                "conforming_dropped",
-                "Dropped although judged inside the entitlement",
-                |row| row.conforming_dropped,
-            ),
-        ];
-        for (name, help, amount) in terms {
+    pub(super) fn write(&self, out: &mut impl Write, compiled: &Compiled) -> fmt::Result {
+        let mut labels = LabelSets::default();
+        for row in &self.rows {
+            labels.push(&labels_of(compiled, row));
+        }
+        for (name, help, amount) in TERMS {
             for (unit, of) in UNITS {
-                let samples = self.rows.iter().map(|row| (labels(compiled, row), of(amount(row))));
-                counter(encoder, &format!("contract_{name}"), help, Some(unit), samples)?;
+                let mut family = Family::counter(out, &format!("contract_{name}"), help, unit)?;
+                for (number, row) in self.rows.iter().enumerate() {
+                    family.sample(&[labels.get(number)], of(amount(row)))?;
+                }
             }
         }
         for (unit, of) in UNITS {
-            let samples = self.rows.iter().flat_map(|row| {
-                let [service, class, direction, segment] = labels(compiled, row);
-                let happened = DropReason::ALL
-                    .into_iter()
-                    .zip(row.dropped)
-                    .filter(|(_, amount)| amount.packets > 0);
-                happened.map(move |(reason, amount)| {
-                    let reason = ("reason", reason.name());
-                    ([service, class, direction, segment, reason], of(amount))
-                })
-            });
             let help = "Dropped, by reason; a reason is there once it has happened";
-            counter(encoder, "contract_dropped", help, Some(unit), samples)?;
+            let mut family = Family::counter(out, "contract_dropped", help, unit)?;
+            for drops in &self.drops {
+                let labels = [labels.get(drops.row), ",reason=\"", drops.reason.name(), "\""];
+                family.sample(&labels, of(drops.amount))?;
+            }
         }
-        let rates = self
-            .rows
-            .iter()
-            .map(|row| (labels(compiled, row), rate_bytes(compiled, row)));
         let help = "Committed rate of the contract in bytes of the counted layer";
-        gauge(encoder, "contract_rate", help, Some("bytes_per_second"), rates)?;
-        let active = self.rows.iter().map(|row| {
-            let active = compiled.is_active(row.number as usize);
-            (labels(compiled, row), f64::from(u8::from(active)))
-        });
+        let mut family = Family::gauge(out, "contract_rate", help, Some("bytes_per_second"))?;
+        for (number, row) in self.rows.iter().enumerate() {
+            family.sample(&[labels.get(number)], rate_bytes(compiled, row))?;
+        }
         let help = "Whether the contract is within its period; outside it judges nothing";
-        gauge(encoder, "contract_active", help, None, active)
+        let mut family = Family::gauge(out, "contract_active", help, None)?;
+        for (number, row) in self.rows.iter().enumerate() {
+            let active = compiled.is_active(row.number as usize);
+            family.sample(&[labels.get(number)], f64::from(u8::from(active)))?;
+        }
+        Ok(())
     }
 }
 
+/// What is counted of every contract.
+const TERMS: [Term<Row, Amount>; 5] = [
+    (
+        "offered",
+        "Judged by the contract, conforming and nonconforming",
+        |row| row.offered,
+    ),
+    ("conforming", "Judged inside the entitlement", |row| row.conforming),
+    ("nonconforming", "Judged above the entitlement", |row| row.nonconforming),
+    ("remarked", "Nonconforming, with DSCP or PCP changed", |row| {
+        row.remarked
+    }),
+    (
+        "conforming_dropped",
+        "Dropped although judged inside the entitlement",
+        |row| row.conforming_dropped,
+    ),
+];
+
 impl Row {
-    /// Sums a slot over all workers. Nonconforming is read after remarked and dropped, so that neither ever seems larger.
+    /// Sums a slot over all workers. Nonconforming is read after remarked, so that the latter never seems larger.
     fn read(number: u32, cells: &Cells, slot: SlotId) -> Self {
         let mut row = Self {
             number,
@@ -101,13 +125,9 @@ impl Row {
             nonconforming: Amount::default(),
             remarked: Amount::default(),
             conforming_dropped: Amount::default(),
-            dropped: Default::default(),
         };
         for worker in (0..cells.workers()).map(|worker| cells.of(worker)) {
             let (cell, excess) = (worker.cell(slot), worker.excess(slot));
-            for (sum, reason) in row.dropped.iter_mut().zip(DropReason::ALL) {
-                *sum += excess.dropped(reason).get();
-            }
             row.conforming_dropped += excess.conforming_dropped.get();
             row.remarked += excess.remarked.get();
             row.nonconforming += cell.nonconforming.get();
@@ -177,7 +197,7 @@ pub(super) fn write_counters<const N: usize>(
 pub(super) const PARTS: [Unit<Count>; 2] = [("packets", |count| count.packets), ("bytes", |count| count.bytes)];
 
 /// A contract's labels; without a far segment that label is empty, which to Prometheus is as if it were not there.
-fn labels<'c>(compiled: &'c Compiled, row: &Row) -> [(&'static str, &'c str); 4] {
+fn labels_of<'c>(compiled: &'c Compiled, row: &Row) -> [(&'static str, &'c str); 4] {
     let name = compiled.name_of(row.number as usize);
     let name = name.map_or(("", "", "", ""), |name| {
         (name.service, name.class, name.direction, name.segment.unwrap_or(""))

@@ -13,6 +13,7 @@
 
 mod contracts;
 mod family;
+mod samples;
 mod state;
 pub mod text;
 
@@ -21,12 +22,13 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::encoding::{DescriptorEncoder, text as openmetrics};
 use prometheus_client::registry::Registry;
 
 use crate::api::board::{Board, Change};
 use crate::appliance::View;
 use crate::metrics::contracts::Contracts;
+use crate::metrics::samples::PREFIX;
 use crate::status::Status;
 
 /// The media type of what [`Scrape::write`] writes.
@@ -36,6 +38,12 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 pub struct Scrape {
     view: Arc<View>,
     contracts: Contracts,
+    state: State,
+}
+
+/// All but the contracts.
+#[derive(Debug)]
+struct State {
     status: Status,
     change: Arc<Change>,
     observed: Observed,
@@ -53,16 +61,18 @@ pub struct Observed {
 }
 
 impl Scrape {
-    /// Reads everything now. With 100,000 contracts this holds some ten megabytes until it is dropped.
+    /// Reads everything now. With 100,000 contracts this holds some twenty megabytes until it is dropped.
     #[must_use]
     pub fn read(board: &Board, observed: Observed) -> Self {
         let view = board.view();
         Self {
             contracts: Contracts::read(view.compiled()),
-            status: board.status_without_contracts(),
-            change: board.change(),
+            state: State {
+                status: board.status_without_contracts(),
+                change: board.change(),
+                observed,
+            },
             view,
-            observed,
         }
     }
 
@@ -71,23 +81,24 @@ impl Scrape {
     /// # Errors
     /// Those of `out`.
     pub fn write(self, out: &mut impl Write) -> fmt::Result {
-        let mut registry = Registry::with_prefix("weir");
-        registry.register_collector(Box::new(self));
-        prometheus_client::encoding::text::encode(out, &registry)
+        let mut registry = Registry::with_prefix(PREFIX);
+        registry.register_collector(Box::new(self.state));
+        openmetrics::encode_registry(out, &registry)?;
+        self.contracts.write(out, self.view.compiled())?;
+        openmetrics::encode_eof(out)
     }
 }
 
-impl Collector for Scrape {
+impl Collector for State {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        state::write(&mut encoder, &self.status, &self.change, &self.observed)?;
-        self.contracts.write(&mut encoder, self.view.compiled())
+        state::write(&mut encoder, &self.status, &self.change, &self.observed)
     }
 }
 
 impl fmt::Debug for Scrape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scrape")
-            .field("observed", &self.observed)
+            .field("state", &self.state)
             .finish_non_exhaustive()
     }
 }

@@ -61,6 +61,11 @@ impl<W: Write> PlainText<W> {
 impl<W: Write> Write for PlainText<W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for part in text.split_inclusive('\n') {
+            if self.line.is_empty() && part.ends_with('\n') {
+                // A whole line, as most are, needs no copy.
+                self.write_line(part)?;
+                continue;
+            }
             self.line.push_str(part);
             if part.ends_with('\n') {
                 self.end_line()?;
