@@ -396,9 +396,14 @@ fn check(path: &Path, json: bool) -> ExitCode {
 }
 
 fn status(socket: &Path, json: bool) -> ExitCode {
-    let request = if json { Request::Status } else { Request::Summary };
-    match ask(socket, &request) {
-        Ok(Response::Status(status)) if json => print_json(&status),
+    if json {
+        return match socket::ask_status_text(socket) {
+            Ok(Ok(status)) => command::print_json_text(&status),
+            Ok(Err(other)) => unexpected(&other),
+            Err(error) => command::no_answer(socket, &error),
+        };
+    }
+    match ask(socket, &Request::Summary) {
         Ok(Response::Status(status)) => {
             print!("{}", status.to_text());
             ExitCode::SUCCESS

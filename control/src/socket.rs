@@ -6,7 +6,7 @@
 //! within thirty, so a slow or hostile client costs a thread for that long and nothing else.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -288,14 +288,39 @@ impl Drop for ControlSocket {
 /// # Errors
 /// Nobody answers there, or not in the expected form.
 pub fn ask(path: &Path, request: &Request) -> io::Result<Response> {
+    serde_json::from_str(&ask_text(path, request)?).map_err(io::Error::from)
+}
+
+/// What the answer to [`Request::Status`] begins with; its fields follow.
+const STATUS: &str = r#"{"answer":"status","#;
+
+/// Asks for [`Request::Status`] and leaves the JSON as the appliance wrote it, without `answer` and without line breaks. The
+/// status of 100,000 contracts takes seconds to be read and written again. `Err` of the inner result is another answer.
+///
+/// # Errors
+/// Nobody answers there, or not in the expected form.
+pub fn ask_status_text(path: &Path) -> io::Result<Result<String, Response>> {
+    let mut text = ask_text(path, &Request::Status)?;
+    if text.starts_with(STATUS) {
+        text.replace_range(..STATUS.len(), "{");
+        return Ok(Ok(text));
+    }
+    Ok(Err(serde_json::from_str(&text)?))
+}
+
+/// The line that the appliance answers with, without its end.
+fn ask_text(path: &Path, request: &Request) -> io::Result<String> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(ANSWER_PATIENCE + PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     serde_json::to_writer(&mut stream, request)?;
     stream.write_all(b"\n")?;
     let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer)?;
-    serde_json::from_str(&answer).map_err(io::Error::from)
+    BufReader::with_capacity(WRITE_PIECE, stream).read_line(&mut answer)?;
+    match answer.pop() {
+        Some('\n') => Ok(answer),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
 }
 
 fn accept(listener: &UnixListener, calls: &Sender<Call>) {
@@ -333,29 +358,43 @@ fn serve(stream: &UnixStream, calls: &Sender<Call>) -> io::Result<()> {
             reason: format!("not a request: {error}"),
         },
     };
-    let mut answer = serde_json::to_vec(&response)?;
-    answer.push(b'\n');
-    write_answer(stream, &answer)?;
+    write_answer(stream, &response)?;
     match response {
         Response::Capturing(Capturing { session: Some(session) }) => session.stream(stream),
         _ => Ok(()),
     }
 }
 
-/// Writes it all within [`ANSWER_PATIENCE`], however little the client takes at a time.
-fn write_answer(mut stream: &UnixStream, mut answer: &[u8]) -> io::Result<()> {
+/// Writes it as the client takes it, within [`ANSWER_PATIENCE`] in all: a status of 100,000 contracts is never there in one piece.
+fn write_answer(stream: &UnixStream, response: &Response) -> io::Result<()> {
+    stream.set_write_timeout(Some(PATIENCE))?;
     let deadline = Instant::now() + ANSWER_PATIENCE;
-    while !answer.is_empty() {
-        if Instant::now() >= deadline {
+    let mut out = BufWriter::with_capacity(WRITE_PIECE, Until { stream, deadline });
+    let written = serde_json::to_writer(&mut out, response).map_err(io::Error::from);
+    let written = written.and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
+    // What the client did not take is not offered again.
+    let _left = out.into_parts();
+    written
+}
+
+/// A stream that takes nothing after a deadline, however little the client takes at a time.
+struct Until<'s> {
+    stream: &'s UnixStream,
+    deadline: Instant,
+}
+
+impl Write for Until<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if Instant::now() >= self.deadline {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        stream.set_write_timeout(Some(PATIENCE))?;
         // A short write lets the deadline be seen now and then.
-        let piece = &answer[..answer.len().min(WRITE_PIECE)];
-        let written = stream.write(piece)?;
-        answer = &answer[written..];
+        self.stream.write(&bytes[..bytes.len().min(WRITE_PIECE)])
     }
-    Ok(())
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Reads up to the end of the line, within [`PATIENCE`] in all, however the bytes trickle in.

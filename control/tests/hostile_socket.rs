@@ -3,24 +3,32 @@
 mod common;
 
 use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use common::{Chance, Scratch};
-use control::socket::{Call, ControlSocket, Request, Response, ask};
+use control::socket::{Call, ControlSocket, Request, Response, ask, ask_status_text};
+use control::status::Status;
 use crossbeam::channel::unbounded;
 
 /// A control thread that answers every request by a refusal of `answer_len` bytes.
 fn serve(scratch: &Scratch, answer_len: usize) -> (ControlSocket, PathBuf) {
+    serve_answer(
+        scratch,
+        Response::Refused {
+            reason: "x".repeat(answer_len),
+        },
+    )
+}
+
+fn serve_answer(scratch: &Scratch, answer: Response) -> (ControlSocket, PathBuf) {
     let path = scratch.file("control.sock");
     let (sender, calls) = unbounded::<Call>();
     let socket = ControlSocket::bind(&path).unwrap().listen(sender).unwrap();
     std::thread::spawn(move || {
         for call in calls {
-            let _gone = call.answer.send(Response::Refused {
-                reason: "x".repeat(answer_len),
-            });
+            let _gone = call.answer.send(answer.clone());
         }
     });
     (socket, path)
@@ -123,6 +131,51 @@ fn clients_that_read_slowly_or_vanish_hold_nobody_up() {
         decent_within(&path, Duration::from_secs(4)),
         "slow readers hold all places"
     );
+}
+
+#[test]
+fn a_status_is_passed_on_as_it_was_written() {
+    let scratch = Scratch::new("text");
+    let mut status = Status {
+        region: "line\nbreak, \"quotes\" and ü".repeat(10_000),
+        ..Status::default()
+    };
+    status.traffic.contracts.push(Default::default());
+    let (_socket, path) = serve_answer(&scratch, Response::Status(Box::new(status.clone())));
+    let text = ask_status_text(&path).unwrap().unwrap();
+    assert_eq!(text, serde_json::to_string(&status).unwrap());
+    assert!(matches!(ask(&path, &Request::Status), Ok(Response::Status(same)) if *same == status));
+
+    let scratch = Scratch::new("refused-text");
+    let (_socket, path) = serve(&scratch, 10);
+    assert!(matches!(ask_status_text(&path), Ok(Err(Response::Refused { .. }))));
+}
+
+/// The appliance may end while it answers.
+#[test]
+fn half_an_answer_is_none() {
+    let scratch = Scratch::new("half");
+    let path = scratch.file("control.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let halves = [
+        "",
+        "{\"answer\":\"status\",",
+        "{\"answer\":\"status\",\"version\":\"1\"}",
+        "\n",
+        "{}\n",
+    ];
+    let served = std::thread::spawn(move || {
+        for half in halves {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 64];
+            let _read = stream.read(&mut request).unwrap();
+            stream.write_all(half.as_bytes()).unwrap();
+        }
+    });
+    for half in halves {
+        assert!(ask_status_text(&path).is_err(), "{half:?}");
+    }
+    served.join().unwrap();
 }
 
 #[test]

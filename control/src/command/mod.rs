@@ -6,10 +6,11 @@ pub(crate) mod change;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod generate;
+mod indent;
 pub(crate) mod show;
 pub(crate) mod top;
 
-use std::io::{IsTerminal, Write};
+use std::io::{BufWriter, IsTerminal, StdoutLock, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -19,10 +20,12 @@ use control::socket::{self, Request, Response};
 pub(crate) const INVALID: u8 = 2;
 
 pub(crate) fn ask(socket: &Path, request: &Request) -> Result<Response, ExitCode> {
-    socket::ask(socket, request).map_err(|error| {
-        let remedy = "is `weir run` running, with this --socket, and may you open it (root, group `weir`)?";
-        fail(&format!("no answer at {}: {error}", socket.display()), Some(remedy), 1)
-    })
+    socket::ask(socket, request).map_err(|error| no_answer(socket, &error))
+}
+
+pub(crate) fn no_answer(socket: &Path, error: &std::io::Error) -> ExitCode {
+    let remedy = "is `weir run` running, with this --socket, and may you open it (root, group `weir`)?";
+    fail(&format!("no answer at {}: {error}", socket.display()), Some(remedy), 1)
 }
 
 pub(crate) fn unexpected(response: &Response) -> ExitCode {
@@ -39,10 +42,23 @@ pub(crate) fn unexpected(response: &Response) -> ExitCode {
 }
 
 pub(crate) fn print_json(value: &impl serde::Serialize) -> ExitCode {
-    let mut out = std::io::stdout().lock();
+    print(|out| Ok(serde_json::to_writer_pretty(out, value)?))
+}
+
+/// Prints JSON that has no line breaks as [`print_json`] would.
+pub(crate) fn print_json_text(text: &str) -> ExitCode {
+    print(|out| indent::write_indented(out, text))
+}
+
+fn print(write: impl FnOnce(&mut BufWriter<StdoutLock<'static>>) -> std::io::Result<()>) -> ExitCode {
+    // Standard output alone would write every line by itself.
+    let mut out = BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
     // Whoever reads us may have gone (`| head`): nothing to say to them then.
-    let written = serde_json::to_writer_pretty(&mut out, value).is_ok() && writeln!(out).is_ok();
-    if written { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let written = write(&mut out).and_then(|()| writeln!(out)).and_then(|()| out.flush());
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }
 
 pub(crate) fn print_text(text: &str) -> ExitCode {
