@@ -88,7 +88,7 @@ impl Report {
         let cache: Vec<(String, String)> = self
             .sources
             .iter()
-            .map(|source| (source.path.display().to_string(), source.text.to_string()))
+            .map(|source| (source.path.display().to_string(), source.text.clone()))
             .collect();
         let mut cache = ariadne::sources(cache);
         for diagnostic in &self.diagnostics {
@@ -167,7 +167,7 @@ impl Report {
     }
 
     fn span(&self, at: At) -> (String, Range<usize>) {
-        self.sources.get(at.file).map_or_else(
+        self.sources.get(at.file()).map_or_else(
             || (String::new(), 0..0),
             |source| (source.path.display().to_string(), source.first_line(at)),
         )
@@ -212,39 +212,64 @@ impl std::fmt::Display for Report {
 
 impl std::error::Error for Report {}
 
-/// A place: file by index, bytes by offset.
+/// A place: file by index, bytes by offset. In 32 bits each, because hundreds of thousands are kept while a configuration is
+/// checked; a file has 64 MiB at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct At {
-    pub(crate) file: usize,
-    pub(crate) start: usize,
-    pub(crate) end: usize,
+    file: u32,
+    start: u32,
+    end: u32,
+}
+
+impl At {
+    pub(crate) fn new(file: usize, bytes: Range<usize>) -> Self {
+        At {
+            file: file as u32,
+            start: bytes.start as u32,
+            end: bytes.end as u32,
+        }
+    }
+
+    /// The place of `bytes` of a text that begins at byte `base` of the same file.
+    pub(crate) fn within(self, base: usize, bytes: Range<usize>) -> Self {
+        At {
+            file: self.file,
+            start: (base + bytes.start) as u32,
+            end: (base + bytes.end) as u32,
+        }
+    }
+
+    pub(crate) fn file(self) -> usize {
+        self.file as usize
+    }
 }
 
 /// A file's text with the starts of its lines.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) path: PathBuf,
-    pub(crate) text: Arc<str>,
+    pub(crate) text: String,
     lines: Vec<u32>,
     name: Arc<Path>,
 }
 
 impl Source {
-    pub(crate) fn new(path: &Path, text: &str) -> Self {
-        let lines = std::iter::once(0)
+    pub(crate) fn new(path: PathBuf, text: String) -> Self {
+        let mut lines: Vec<u32> = std::iter::once(0)
             .chain(text.match_indices('\n').map(|(at, _)| at as u32 + 1))
             .collect();
+        lines.shrink_to_fit();
         Source {
-            path: path.to_owned(),
-            text: text.into(),
+            name: path.as_path().into(),
+            path,
+            text,
             lines,
-            name: path.into(),
         }
     }
 
     /// Line and column, both from 1.
     pub(crate) fn line_column(&self, at: At) -> (usize, usize) {
-        let start = self.first_line(at).start;
+        let start = self.floor(at.start as usize);
         let line = self.lines.partition_point(|&begin| begin as usize <= start).max(1);
         let begin = self.lines.get(line - 1).copied().unwrap_or(0) as usize;
         (
@@ -255,16 +280,17 @@ impl Source {
         )
     }
 
+    fn floor(&self, mut offset: usize) -> usize {
+        offset = offset.min(self.text.len());
+        while !self.text.is_char_boundary(offset) {
+            offset -= 1;
+        }
+        offset
+    }
+
     /// The part of the place in its first line, within the text and on character boundaries.
     fn first_line(&self, at: At) -> Range<usize> {
-        let floor = |mut offset: usize| {
-            offset = offset.min(self.text.len());
-            while !self.text.is_char_boundary(offset) {
-                offset -= 1;
-            }
-            offset
-        };
-        let (start, end) = (floor(at.start), floor(at.end));
+        let (start, end) = (self.floor(at.start as usize), self.floor(at.end as usize));
         let end = end.max(start);
         let line_end = self.text[start..end]
             .find(['\n', '\r'])
@@ -365,14 +391,14 @@ impl Log {
 
     pub(crate) fn line_column(&self, at: At) -> (usize, usize) {
         self.sources
-            .get(at.file)
+            .get(at.file())
             .map_or((0, 0), |source| source.line_column(at))
     }
 
     /// The place for later, when the texts are gone.
     pub(crate) fn place(&self, at: At) -> Place {
         let (line, column) = self.line_column(at);
-        let file = self.sources.get(at.file).map(|source| source.name.clone());
+        let file = self.sources.get(at.file()).map(|source| source.name.clone());
         Place {
             file: file.unwrap_or_else(|| Path::new("").into()),
             line,
@@ -382,20 +408,26 @@ impl Log {
 
     pub(crate) fn into_report(mut self) -> Report {
         self.diagnostics.sort_by_key(|diagnostic| diagnostic.severity);
+        // Texts that no message speaks of need not be kept: they can be tens of megabytes.
+        let sources = if self.diagnostics.is_empty() {
+            Arc::default()
+        } else {
+            self.sources
+        };
         Report {
             diagnostics: self.diagnostics,
-            sources: self.sources,
+            sources,
         }
     }
 
     fn push(&mut self, severity: Severity, problem: Problem) {
-        let Some(source) = self.sources.get(problem.at.file) else {
+        let Some(source) = self.sources.get(problem.at.file()) else {
             return;
         };
         let (line, column) = source.line_column(problem.at);
         let span = source.first_line(problem.at);
         let related = problem.also.into_iter().filter_map(|(at, label)| {
-            let source = self.sources.get(at.file)?;
+            let source = self.sources.get(at.file())?;
             let (line, column) = source.line_column(at);
             Some(Related {
                 file: source.path.clone(),

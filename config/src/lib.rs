@@ -20,6 +20,7 @@ mod document;
 mod dscp;
 mod endpoint;
 mod load;
+mod plain;
 mod schema;
 mod table;
 pub mod types;

@@ -31,8 +31,7 @@ pub struct Loaded {
 ///
 /// Every error of all files.
 pub fn load(path: &Path) -> Result<Loaded, Report> {
-    let texts = Texts::read(path);
-    load_bytes(texts.files, texts.base_read, &texts.unreadable)
+    Texts::read(path).into_loaded()
 }
 
 /// The files of a configuration as they were at one moment: what is compared, kept and gone back to.
@@ -87,7 +86,16 @@ impl Texts {
     ///
     /// Every error of all files.
     pub fn load(&self) -> Result<Loaded, Report> {
-        load_bytes(self.files.clone(), self.base_read, &self.unreadable)
+        self.clone().into_loaded()
+    }
+
+    /// The same where the texts are not needed any more.
+    ///
+    /// # Errors
+    ///
+    /// Every error of all files.
+    pub fn into_loaded(self) -> Result<Loaded, Report> {
+        load_bytes(self.files, self.base_read, &self.unreadable)
     }
 }
 
@@ -130,9 +138,10 @@ fn load_bytes(
 ) -> Result<Loaded, Report> {
     let (mut sources, mut not_text, mut files) = (Vec::new(), Vec::new(), Vec::new());
     for (path, bytes) in texts {
-        let source = Source::new(&path, valid_text(&bytes));
-        not_text.push(source.text.len() < bytes.len());
-        sources.push(source);
+        let length = bytes.len();
+        let text = valid_text(bytes);
+        not_text.push(text.len() < length);
+        sources.push(Source::new(path.clone(), text));
         files.push(path);
     }
     let sources = Arc::new(sources);
@@ -159,7 +168,7 @@ fn load_bytes(
     for (file, (source, not_text)) in sources.iter().zip(not_text).enumerate() {
         let end = source.text.len();
         if not_text {
-            let problem = Problem::new(At { file, start: end, end }, "the file is not UTF-8");
+            let problem = Problem::new(At::new(file, end..end), "the file is not UTF-8");
             log.error(
                 problem
                     .label("the first byte that is not")
@@ -173,21 +182,14 @@ fn load_bytes(
         }
         for error in errors {
             let span = error.span().unwrap_or(end..end);
-            let problem = Problem::new(
-                At {
-                    file,
-                    start: span.start,
-                    end: span.end,
-                },
-                format!("not TOML: {}", error.message()),
-            );
+            let problem = Problem::new(At::new(file, span), format!("not TOML: {}", error.message()));
             log.error(problem.help(syntax_help(error.message())));
         }
     }
     let whole = parsed.len() == sources.len() && unreadable.is_empty();
     let mut tables = parsed.iter().map(|(file, table)| top_level(*file, table)).peekable();
     let documents = Documents {
-        base: tables.next_if(|table| base_read && table.at.file == 0),
+        base: tables.next_if(|table| base_read && table.at.file() == 0),
         drop_ins: tables.collect(),
         parts: None,
     };
@@ -228,7 +230,7 @@ fn check_parts(sources: &[Source], log: &mut Log) -> Option<Config> {
 }
 
 fn top_level<'t>(file: usize, table: &'t toml::Spanned<DeTable<'_>>) -> Table<'t> {
-    Table::new(At { file, start: 0, end: 0 }, "the top level", table.get_ref())
+    Table::new(At::new(file, 0..0), "the top level", table.get_ref())
 }
 
 fn drop_in_paths(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
@@ -252,17 +254,25 @@ fn drop_in_paths(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
 }
 
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    let file = File::open(path)?;
+    // One more, for the read that finds the end.
+    let length = file.metadata()?.len().min(FILE_BYTES_MAX) + 1;
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(std::io::Error::other("it is larger than 64 MiB"));
     }
     Ok(bytes)
 }
 
-fn valid_text(bytes: &[u8]) -> &str {
-    let end = std::str::from_utf8(bytes).map_or_else(|error| error.valid_up_to(), str::len);
-    std::str::from_utf8(&bytes[..end]).unwrap_or_default()
+/// The text up to the first byte that is none.
+fn valid_text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| {
+        let end = error.utf8_error().valid_up_to();
+        let mut bytes = error.into_bytes();
+        bytes.truncate(end);
+        String::from_utf8(bytes).unwrap_or_default()
+    })
 }
 
 fn syntax_help(message: &str) -> &'static str {

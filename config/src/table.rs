@@ -2,10 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::Range;
 
+use foldhash::fast::RandomState;
 use toml::de::{DeTable, DeValue};
 
 use crate::diagnostic::{At, Log, Problem};
+use crate::plain::Line;
 use crate::types::{KeyPlaces, Word};
 use crate::units::UnitError;
 
@@ -16,9 +19,16 @@ pub(crate) struct Table<'t> {
     pub(crate) at: At,
     /// As written: `[[port]]`.
     pub(crate) title: &'static str,
-    inner: &'t DeTable<'t>,
+    inner: Inner<'t>,
     /// Where in the file the text begins that was parsed.
     base: usize,
+}
+
+/// The keys of a table, by whichever of the two they were read.
+#[derive(Clone, Copy, Debug)]
+enum Inner<'t> {
+    Tree(&'t DeTable<'t>),
+    Lines(&'t [Line<'t>]),
 }
 
 /// A value with its place.
@@ -35,8 +45,18 @@ impl<'t> Table<'t> {
         Table {
             at,
             title,
-            inner,
+            inner: Inner::Tree(inner),
             base: 0,
+        }
+    }
+
+    /// A table that was read line by line, of a part that begins at byte `base` of its file.
+    pub(crate) fn of_lines(at: At, title: &'static str, lines: &'t [Line<'t>], base: usize) -> Self {
+        Table {
+            at,
+            title,
+            inner: Inner::Lines(lines),
+            base,
         }
     }
 
@@ -45,23 +65,36 @@ impl<'t> Table<'t> {
         Table {
             at,
             title: "the top level",
-            inner,
+            inner: Inner::Tree(inner),
             base,
         }
     }
 
     /// Whether there is exactly one key, and it is `key`.
     pub(crate) fn has_only(&self, key: &str) -> bool {
-        self.inner.len() == 1 && self.inner.contains_key(key)
+        let keys = match self.inner {
+            Inner::Tree(table) => table.len(),
+            Inner::Lines(lines) => lines.len(),
+        };
+        keys == 1 && self.get(key).is_some()
     }
 
     /// The value of a key that may be left out.
     pub(crate) fn get(&self, key: &str) -> Option<Value<'t>> {
-        let (key, value) = self.inner.get_key_value(key)?;
+        let (key, at, inner) = match self.inner {
+            Inner::Tree(table) => {
+                let (key, value) = table.get_key_value(key)?;
+                (&**key.get_ref(), value.span(), value.get_ref())
+            }
+            Inner::Lines(lines) => {
+                let line = lines.iter().find(|line| line.key == key)?;
+                (line.key, line.value_at.clone(), &line.value)
+            }
+        };
         Some(Value {
-            at: self.place(value.span()),
-            key: key.get_ref(),
-            inner: value.get_ref(),
+            at: self.at.within(self.base, at),
+            key,
+            inner,
             base: self.base,
         })
     }
@@ -88,22 +121,33 @@ impl<'t> Table<'t> {
 
     /// Reports every key that is not one of `known`.
     pub(crate) fn refuse_unknown(&self, known: &[&str], log: &mut Log) {
-        for (key, _) in self
-            .inner
-            .iter()
-            .filter(|(key, _)| !known.contains(&key.get_ref().as_ref()))
-        {
-            let name = key.get_ref();
-            let help = nearest(name, known.iter().copied()).map_or_else(
-                || format!("known keys are {}", list(known.iter().copied())),
-                |near| format!("did you mean `{near}`?"),
-            );
-            let problem = Problem::new(
-                self.place(key.span()),
-                format!("unknown key `{name}` in {}", self.title),
-            );
-            log.error(problem.label("not a key of this table").help(help));
+        match self.inner {
+            Inner::Tree(table) => {
+                for (key, _) in table {
+                    self.refuse_if_unknown(key.get_ref(), key.span(), known, log);
+                }
+            }
+            Inner::Lines(lines) => {
+                for line in lines {
+                    self.refuse_if_unknown(line.key, line.key_at.clone(), known, log);
+                }
+            }
         }
+    }
+
+    fn refuse_if_unknown(&self, name: &str, at: Range<usize>, known: &[&str], log: &mut Log) {
+        if known.contains(&name) {
+            return;
+        }
+        let help = nearest(name, known.iter().copied()).map_or_else(
+            || format!("known keys are {}", list(known.iter().copied())),
+            |near| format!("did you mean `{near}`?"),
+        );
+        let problem = Problem::new(
+            self.at.within(self.base, at),
+            format!("unknown key `{name}` in {}", self.title),
+        );
+        log.error(problem.label("not a key of this table").help(help));
     }
 
     /// The tables of an array of tables.
@@ -118,20 +162,12 @@ impl<'t> Table<'t> {
             return Vec::new();
         };
         let elements = array.iter().map(|element| Value {
-            at: self.place(element.span()),
+            at: self.at.within(self.base, element.span()),
             key: value.key,
             inner: element.get_ref(),
             base: self.base,
         });
         elements.filter_map(|element| element.table(title, log)).collect()
-    }
-
-    fn place(&self, span: std::ops::Range<usize>) -> At {
-        At {
-            file: self.at.file,
-            start: self.base + span.start,
-            end: self.base + span.end,
-        }
     }
 }
 
@@ -211,13 +247,8 @@ impl<'t> Value<'t> {
         let DeValue::Array(array) = self.inner else {
             return self.wrong_type("an array", "put it in square brackets", log);
         };
-        let file = self.at.file;
-        let value = |span: std::ops::Range<usize>, inner| Value {
-            at: At {
-                file,
-                start: self.base + span.start,
-                end: self.base + span.end,
-            },
+        let value = |span: Range<usize>, inner| Value {
+            at: self.at.within(self.base, span),
             key: self.key,
             inner,
             base: self.base,
@@ -235,7 +266,7 @@ impl<'t> Value<'t> {
             DeValue::Table(inner) => Some(Table {
                 at: self.at,
                 title,
-                inner,
+                inner: Inner::Tree(inner),
                 base: self.base,
             }),
             _ => self.wrong_type("a table", &format!("write {title} above its keys"), log),
@@ -310,16 +341,20 @@ impl<'t> Value<'t> {
 pub(crate) struct Names<'t> {
     /// `service`, for messages.
     kind: &'static str,
-    known: HashMap<Cow<'t, str>, (usize, At)>,
+    known: HashMap<Cow<'t, str>, (u32, At), RandomState>,
     /// False when some files could not be read, so that a missing name means nothing.
     whole: bool,
 }
 
 impl<'t> Names<'t> {
     pub(crate) fn new(kind: &'static str, whole: bool) -> Self {
+        Self::with_capacity(kind, whole, 0)
+    }
+
+    pub(crate) fn with_capacity(kind: &'static str, whole: bool, count: usize) -> Self {
         Names {
             kind,
-            known: HashMap::new(),
+            known: HashMap::with_capacity_and_hasher(count, RandomState::default()),
             whole,
         }
     }
@@ -340,13 +375,14 @@ impl<'t> Names<'t> {
             );
             return;
         }
-        self.known.insert(name, (index, value.at));
+        // More than 2^32 names do not fit the files.
+        self.known.insert(name, (index as u32, value.at));
     }
 
     /// The index of the thing that a value names.
     pub(crate) fn find(&self, value: Value<'_>, name: &str, log: &mut Log) -> Option<usize> {
         if let Some(&(index, _)) = self.known.get(name) {
-            return Some(index);
+            return Some(index as usize);
         }
         if !self.whole {
             return None;
@@ -355,7 +391,7 @@ impl<'t> Names<'t> {
             value.at,
             format!("there is no {} \"{}\"", self.kind, name.escape_debug()),
         );
-        let mut known: Vec<(usize, &str)> = self.known.iter().map(|(name, (index, _))| (*index, &**name)).collect();
+        let mut known: Vec<(u32, &str)> = self.known.iter().map(|(name, (index, _))| (*index, &**name)).collect();
         known.sort_unstable();
         let known = known.iter().map(|&(_, name)| name);
         let mut near = None;

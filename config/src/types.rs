@@ -17,7 +17,7 @@ use jiff::Timestamp;
 #[non_exhaustive]
 pub struct Config {
     /// The region the box stands in.
-    pub region: String,
+    pub region: Arc<str>,
     /// What the XDP program does with packets when a worker hangs.
     pub fail: Fail,
     /// What holds where a contract or packet says nothing.
@@ -398,8 +398,8 @@ pub struct Contract {
     pub service: usize,
     /// Index into [`Config::classes`].
     pub class: usize,
-    /// Not necessarily the box's.
-    pub region: String,
+    /// Not necessarily the box's. Shared by contracts that follow each other.
+    pub region: Arc<str>,
     /// Seen from the region.
     pub direction: Direction,
     /// Index into [`Config::segments`].

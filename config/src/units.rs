@@ -162,11 +162,18 @@ fn decimal(text: &str) -> Option<Decimal> {
         return None;
     }
     // Zeros at the end say nothing and would cost range.
-    let fraction = fraction.trim_end_matches(['0', '_']).replace('_', "");
-    let digits = format!("{}{fraction}", whole.replace('_', "")).parse().ok()?;
+    let fraction = fraction
+        .trim_end_matches(['0', '_'])
+        .bytes()
+        .filter(|byte| *byte != b'_');
+    let all = whole.bytes().filter(|byte| *byte != b'_').chain(fraction.clone());
+    let push = |digits: u128, byte: u8| digits.checked_mul(10)?.checked_add(u128::from(byte - b'0'));
+    // A number of `_` alone is none.
+    let is_number = all.clone().next().is_some();
+    let digits = all.clone().try_fold(0, push).filter(|_| is_number)?;
     Some(Decimal {
         digits,
-        places: u32::try_from(fraction.len()).ok()?,
+        places: u32::try_from(fraction.count()).ok()?,
     })
 }
 

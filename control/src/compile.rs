@@ -6,7 +6,7 @@
 mod compiled;
 mod convert;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use dataplane::contract::{Action, ClassId, Contract, ContractIndex, ContractTabl
 use dataplane::meter::{Meter, ProfileError};
 use dataplane::priority::{MAX_CLASSES, RingId};
 use dataplane::shaper::{ShaperRate, ShaperRateError};
+use foldhash::fast::RandomState;
 use jiff::Timestamp;
 
 pub use compiled::Compiled;
@@ -85,7 +86,7 @@ pub struct Compiler {
     segments: Numbers<Arc<str>>,
     slots: Numbers<SlotKey>,
     /// What judged packets under the last table, and since when its contract holds.
-    live: HashMap<SlotId, Option<Timestamp>>,
+    live: HashMap<SlotId, Option<Timestamp>, RandomState>,
     cells: Cells,
     generation: u64,
     slack: Nanos,
@@ -100,7 +101,7 @@ impl Compiler {
             classes: Numbers::default(),
             segments: Numbers::default(),
             slots: Numbers::default(),
-            live: HashMap::new(),
+            live: HashMap::default(),
             cells: Cells::new(workers),
             generation: 0,
             slack,
@@ -116,7 +117,7 @@ impl Compiler {
         // Whatever can fail comes before the buckets are touched: a refused configuration must leave no trace in them.
         let port_rates = self.port_rates(config)?;
         let class_ids = class_ids(config, &numbers)?;
-        let mut entries = Entries::default();
+        let mut entries = Entries::with_capacity(config.contracts.len() + 2 * config.classes.len() + 2);
         let other = Direction::BOTH.map(|direction| {
             let class = class_ids[config.defaults.other.class];
             let judge = Judge::Always(half(config.defaults.other.conformance));
@@ -164,7 +165,7 @@ impl Compiler {
         Ok(Compiled {
             table: Arc::new(table),
             next_change,
-            region: config.region.clone(),
+            region: config.region.to_string(),
             names: Names {
                 services: self.services.names(),
                 classes: self.classes.names(),
@@ -245,7 +246,7 @@ impl Compiler {
         // Contracts outside their period judge nothing, but what they did is still reported.
         for contract in of_region().filter(|contract| !contract.valid_at(at)) {
             let (slot_key, _) = contract_keys(numbers, class_ids, contract);
-            if !entries.slots.contains(&SlotId(self.slots.number(slot_key))) {
+            if !entries.has(SlotId(self.slots.number(slot_key))) {
                 self.add_contract(config, class_ids, contract, slot_key, entries)?;
                 entries.idle += 1;
             }
@@ -300,17 +301,31 @@ pub(crate) struct SlotName {
 }
 
 /// The entries of a table in the making.
-#[derive(Default)]
 struct Entries {
     contracts: Vec<Contract>,
     keys: Vec<(SlotKey, ContractIndex)>,
-    slots: HashSet<SlotId>,
-    live: HashMap<SlotId, Option<Timestamp>>,
+    /// By slot, whether one of them counts there.
+    slots: Vec<bool>,
+    live: HashMap<SlotId, Option<Timestamp>, RandomState>,
     /// How many at the end are contracts outside their period.
     idle: usize,
 }
 
 impl Entries {
+    fn with_capacity(count: usize) -> Self {
+        Self {
+            contracts: Vec::with_capacity(count),
+            keys: Vec::with_capacity(count),
+            slots: Vec::new(),
+            live: HashMap::with_capacity_and_hasher(count, RandomState::default()),
+            idle: 0,
+        }
+    }
+
+    fn has(&self, slot: SlotId) -> bool {
+        self.slots.get(slot.0 as usize).is_some_and(|has| *has)
+    }
+
     fn add(
         &mut self,
         compiler: &mut Compiler,
@@ -330,17 +345,19 @@ impl Entries {
             slot,
         });
         self.keys.push((key, index));
-        self.slots.insert(slot);
+        let place = slot.0 as usize;
+        self.slots.resize(self.slots.len().max(place + 1), false);
+        self.slots[place] = true;
         index
     }
 }
 
 /// Gives things numbers from 0 and remembers them.
-struct Numbers<K>(HashMap<K, u32>);
+struct Numbers<K>(HashMap<K, u32, RandomState>);
 
 impl<K> Default for Numbers<K> {
     fn default() -> Self {
-        Self(HashMap::new())
+        Self(HashMap::default())
     }
 }
 

@@ -128,7 +128,7 @@ pub fn traffic(
             Direction::Ingress => "ingress",
         };
         return Err(ContractsError::NoneInForce {
-            region: config.region.clone(),
+            region: config.region.to_string(),
             direction,
         });
     }

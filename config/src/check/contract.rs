@@ -1,5 +1,7 @@
 //! Contracts: who, how much, when.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use jiff::civil;
 use jiff::tz::Offset;
@@ -24,10 +26,12 @@ pub(super) struct Scope<'a, 't> {
 
 /// The contracts, and where each stands.
 pub(super) fn contracts(files: &Documents<'_>, scope: &Scope<'_, '_>, log: &mut Log) -> (Vec<Contract>, Vec<At>) {
-    let (mut contracts, mut places) = (Vec::new(), Vec::new());
+    let count = files.count("contract");
+    let (mut contracts, mut places) = (Vec::<Contract>::with_capacity(count), Vec::with_capacity(count));
     files.each("contract", "[[contract]]", log, |table, log| {
         table.refuse_unknown(keys::CONTRACT, log);
-        if let Some(contract) = read(table, scope, log) {
+        let before = contracts.last().map(|before| &before.region);
+        if let Some(contract) = read(table, scope, before, log) {
             contracts.push(contract);
             places.push(table.at);
         }
@@ -36,7 +40,8 @@ pub(super) fn contracts(files: &Documents<'_>, scope: &Scope<'_, '_>, log: &mut 
     (contracts, places)
 }
 
-fn read(table: &Table<'_>, scope: &Scope<'_, '_>, log: &mut Log) -> Option<Contract> {
+/// A contract; one of the same region as the one `before` it shares the name.
+fn read(table: &Table<'_>, scope: &Scope<'_, '_>, before: Option<&Arc<str>>, log: &mut Log) -> Option<Contract> {
     let named = |key, example, names: &Names<'_>, log: &mut Log| {
         let value = table.require(key, example, log)?;
         names.find(value, value.string(log)?, log)
@@ -45,7 +50,12 @@ fn read(table: &Table<'_>, scope: &Scope<'_, '_>, log: &mut Log) -> Option<Contr
     let class = named("class", "\"gold\"", scope.classes, log);
     let region = table
         .require("region", "\"atn\"", log)
-        .and_then(|value| value.name(log));
+        .and_then(|value| value.name(log))
+        .map(|name| {
+            before
+                .filter(|before| ***before == *name)
+                .map_or_else(|| name.into(), Arc::clone)
+        });
     let direction = table
         .require("direction", "\"egress\" or \"ingress\"", log)
         .and_then(|value| value.word(log));
@@ -90,7 +100,7 @@ fn read(table: &Table<'_>, scope: &Scope<'_, '_>, log: &mut Log) -> Option<Contr
     Some(Contract {
         service: service?,
         class: class?,
-        region: region?.to_owned(),
+        region: region?,
         direction: direction?,
         segment: segment?,
         meter: meter?,

@@ -9,6 +9,7 @@ mod port;
 mod service;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::diagnostic::{At, Log, Problem};
 use crate::document::Documents;
@@ -76,7 +77,7 @@ pub(crate) fn check(documents: &Documents<'_>, whole: bool, log: &mut Log) -> Op
 
 /// What only the base file holds, but for the classes.
 struct Boxed {
-    region: String,
+    region: Arc<str>,
     fail: crate::types::Fail,
     defaults: Defaults,
     workers: Workers,
@@ -99,7 +100,7 @@ fn check_box<'t>(base: &Table<'t>, whole: bool, classes: &mut class::Classes<'t>
     let wires = port::wires(base, &ports, &port_names, log);
     let ports = ports.into_iter().collect::<Option<Vec<_>>>();
     Some(Boxed {
-        region: region?.to_owned(),
+        region: region?.into(),
         fail,
         defaults,
         workers,

@@ -1,7 +1,9 @@
 //! Services, their endpoints, and segments. No packet may match two of them equally well.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
+use foldhash::fast::RandomState;
 use ipnet::IpNet;
 
 use crate::diagnostic::{At, Log, Problem};
@@ -55,9 +57,11 @@ pub(super) fn segments(files: &Documents<'_>, whole: bool, log: &mut Log) -> (Ve
 }
 
 pub(super) fn services(files: &Documents<'_>, whole: bool, log: &mut Log) -> (Vec<Service>, Names<'static>) {
-    let mut names = Names::new("service", whole);
+    let count = files.count("service");
+    let mut names = Names::with_capacity("service", whole, count);
     let mut taken = Taken::default();
-    let mut services: Vec<Service> = Vec::new();
+    taken.whole.reserve(count);
+    let mut services: Vec<Service> = Vec::with_capacity(count);
     files.each("service", "[[service]]", log, |table, log| {
         table.refuse_unknown(keys::SERVICE, log);
         let name = name(table, "\"ads\"", &mut names, services.len(), log);
@@ -76,14 +80,17 @@ pub(super) fn services(files: &Documents<'_>, whole: bool, log: &mut Log) -> (Ve
                         .help("add one"),
                 );
             }
+            endpoints.reserve_exact(items.len());
             for item in items {
                 let Some(text) = item.string(log) else { continue };
                 let Some(mut endpoint) = item.parsed(parse_endpoint(text), log) else {
                     continue;
                 };
                 endpoint.line = u32::try_from(log.line_column(item.at).0).unwrap_or(u32::MAX);
-                if let Some((first, at)) = taken.take(&endpoint, services.len(), item.at) {
-                    let other = services.get(first).map_or(name.as_str(), |service| &service.name);
+                if let Some((first, at)) = taken.take(&endpoint, services.len() as u32, item.at) {
+                    let other = services
+                        .get(first as usize)
+                        .map_or(name.as_str(), |service| &service.name);
                     let message = format!("\"{text}\" overlaps an endpoint of service \"{other}\" of equal prefix");
                     let problem = Problem::new(item.at, message).label(format!("in service \"{name}\""));
                     log.error(
@@ -120,20 +127,24 @@ fn name(table: &Table<'_>, example: &str, names: &mut Names<'static>, index: usi
 /// Which endpoint holds which prefix, and which ports of it.
 #[derive(Default)]
 struct Taken {
-    whole: HashMap<IpNet, (usize, At)>,
-    ports: HashMap<(IpNet, Protocol), Held>,
+    whole: HashMap<IpNet, (u32, At), RandomState>,
+    ports: HashMap<(IpNet, Protocol), Held, RandomState>,
 }
 
 /// By first port, the last port, the service and the place.
-type Held = BTreeMap<u16, (u16, usize, At)>;
+type Held = BTreeMap<u16, (u16, u32, At)>;
 
 impl Taken {
     /// Takes the ports of an endpoint; answers with the service and place that already has some of them.
-    fn take(&mut self, endpoint: &Endpoint, service: usize, at: At) -> Option<(usize, At)> {
+    fn take(&mut self, endpoint: &Endpoint, service: u32, at: At) -> Option<(u32, At)> {
         let Some(Ports { protocol, ranges }) = &endpoint.ports else {
-            let before = self.whole.get(&endpoint.prefix).copied();
-            self.whole.entry(endpoint.prefix).or_insert((service, at));
-            return before;
+            return match self.whole.entry(endpoint.prefix) {
+                Entry::Occupied(before) => Some(*before.get()),
+                Entry::Vacant(free) => {
+                    free.insert((service, at));
+                    None
+                }
+            };
         };
         let held = self.ports.entry((endpoint.prefix, *protocol)).or_default();
         // Held ranges never overlap, so only the last that begins within or before ours can reach into it.

@@ -218,7 +218,7 @@ impl View {
     fn status_with(&self, traffic: TrafficReport) -> Status {
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            region: self.config.region.clone(),
+            region: self.config.region.to_string(),
             generation: self.compiled.table.generation,
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             table_seconds: self.published.elapsed().as_secs_f64(),

@@ -155,7 +155,7 @@ pub(crate) fn box_fields(config: &Config) -> Fields {
     let other = &config.defaults.other;
     let other = format!("{} {}", config.classes[other.class].name, other.conformance.word());
     vec![
-        ("region", Field::Text(Some(config.region.clone()))),
+        ("region", Field::Text(Some(config.region.to_string()))),
         ("fail", word(config.fail)),
         ("uncontracted", word(config.defaults.uncontracted)),
         ("other", Field::Text(Some(other))),
