@@ -5,10 +5,13 @@
 //! contracts of one name for different periods, equal ones are paired first and the others in the order of the files.
 //! Places in files, comments and order are no difference.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
-use config::{Config, Contract, Word};
+use config::{Config, Contract, Ports, Service, Word};
+use foldhash::fast::RandomState;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::change::fields::{
@@ -108,42 +111,47 @@ impl Difference {
         let mut found = Self::default();
         if let Some(old) = old {
             found.needs_restart = crate::plan::needs_restart(old, new);
-            found.compare(What::Box, &[(String::new(), old)], &[(String::new(), new)], box_fields);
+            let named = |config| vec![(Cow::Borrowed(""), config)];
+            found.compare(What::Box, &named(old), named(new), by_fields(box_fields), box_fields);
         }
-        let named = |name: &String| name.clone();
         found.things(
             What::Port,
             old,
             new,
-            |c| c.ports.iter().map(|p| (named(&p.name), p)).collect(),
+            |c| c.ports.iter().map(|p| (Cow::Borrowed(&*p.name), p)).collect(),
+            by_fields(port_fields),
             port_fields,
         );
         found.things(
             What::Wire,
             old,
             new,
-            |c| c.wires.iter().map(|w| (wire_name(c, w), w)).collect(),
+            |c| c.wires.iter().map(|w| (Cow::Owned(wire_name(c, w)), w)).collect(),
+            by_fields(wire_fields),
             wire_fields,
         );
         found.things(
             What::Class,
             old,
             new,
-            |c| c.classes.iter().map(|x| (named(&x.name), x)).collect(),
+            |c| c.classes.iter().map(|x| (Cow::Borrowed(&*x.name), x)).collect(),
+            by_fields(class_fields),
             class_fields,
         );
         found.things(
             What::Segment,
             old,
             new,
-            |c| c.segments.iter().map(|s| (named(&s.name), s)).collect(),
+            |c| c.segments.iter().map(|s| (Cow::Borrowed(&*s.name), s)).collect(),
+            |a, b| a.prefixes == b.prefixes,
             |segment| vec![("prefixes", Field::Set(strings(&segment.prefixes)))],
         );
         found.things(
             What::Service,
             old,
             new,
-            |c| c.services.iter().map(|s| (named(&s.name), s)).collect(),
+            |c| c.services.iter().map(|s| (Cow::Borrowed(&*s.name), s)).collect(),
+            same_service,
             |service| {
                 let owner = Field::Text(service.owner.clone());
                 vec![("endpoints", Field::Set(strings(&service.endpoints))), ("owner", owner)]
@@ -205,27 +213,33 @@ impl Difference {
         what: What,
         old: Option<&'c Config>,
         new: &'c Config,
-        list: impl Fn(&'c Config) -> Vec<(String, &'c T)>,
+        list: impl Fn(&'c Config) -> Vec<Named<'c, T>>,
+        same: impl Fn(&T, &T) -> bool,
         fields: impl Fn(&T) -> Fields,
     ) {
         let before = old.map(&list).unwrap_or_default();
-        self.compare(what, &before, &list(new), fields);
+        self.compare(what, &before, list(new), same, fields);
     }
 
-    /// Things of one kind, by name: what is new or changed in the order of `new`, then what goes in the order of `old`.
-    fn compare<T>(&mut self, what: What, old: &[(String, &T)], new: &[(String, &T)], fields: impl Fn(&T) -> Fields) {
-        let before: HashMap<&str, &T> = old.iter().map(|(name, thing)| (name.as_str(), *thing)).collect();
-        let after: HashSet<&str> = new.iter().map(|(name, _)| name.as_str()).collect();
+    /// Things of one kind, by name: what is new or changed in the order of `new`, then what goes in the order of `old`. Only
+    /// what is not the `same` is put in words.
+    fn compare<T>(
+        &mut self,
+        what: What,
+        old: &[Named<'_, T>],
+        new: Vec<Named<'_, T>>,
+        same: impl Fn(&T, &T) -> bool,
+        fields: impl Fn(&T) -> Fields,
+    ) {
+        let mut left: HashMap<&str, &T, RandomState> = old.iter().map(|(name, thing)| (&**name, *thing)).collect();
         for (name, thing) in new {
-            let found = before.get(name.as_str());
-            let details = found.map_or_else(|| describe(fields(thing)), |old| changed(fields(old), fields(thing)));
-            if found.is_none() {
-                self.add(Kind::Appears, what, name, details);
-            } else if !details.is_empty() {
-                self.add(Kind::Changes, what, name, details);
+            match left.remove(&*name) {
+                None => self.add(Kind::Appears, what, &name, describe(fields(thing))),
+                Some(before) if same(before, thing) => {}
+                Some(before) => self.add(Kind::Changes, what, &name, changed(fields(before), fields(thing))),
             }
         }
-        for (name, thing) in old.iter().filter(|(name, _)| !after.contains(name.as_str())) {
+        for (name, thing) in old.iter().filter(|(name, _)| left.contains_key(&**name)) {
             self.add(Kind::Goes, what, name, describe(fields(thing)));
         }
     }
@@ -242,7 +256,8 @@ impl Difference {
     }
 
     fn contracts(&mut self, old: Option<&Config>, new: &Config) {
-        let mut left: HashMap<ContractName<'_>, Vec<&Contract>> = HashMap::new();
+        let mut left: HashMap<ContractName<'_>, Vec<&Contract>, RandomState> = HashMap::default();
+        left.reserve(old.map_or(0, |old| old.contracts.len()));
         for contract in old.iter().flat_map(|old| &old.contracts) {
             if let Some(old) = old {
                 left.entry(ContractName::of(old, contract)).or_default().push(contract);
@@ -307,6 +322,25 @@ impl Difference {
             after: after.map(Granted::of),
         });
     }
+}
+
+/// A thing with its name.
+type Named<'c, T> = (Cow<'c, str>, &'c T);
+
+/// Whether two things are the same in all that is shown of them: for kinds of which there are few.
+fn by_fields<T>(fields: impl Fn(&T) -> Fields) -> impl Fn(&T, &T) -> bool {
+    move |a, b| fields(a) == fields(b)
+}
+
+/// Whether two services of one name are the same but for their places.
+fn same_service(a: &Service, b: &Service) -> bool {
+    fn claims(service: &Service) -> impl Iterator<Item = (&IpNet, &Option<Ports>)> {
+        service
+            .endpoints
+            .iter()
+            .map(|endpoint| (&endpoint.prefix, &endpoint.ports))
+    }
+    a.owner == b.owner && claims(a).eq(claims(b))
 }
 
 impl Granted {

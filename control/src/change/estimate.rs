@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use config::{Config, Contract};
+use foldhash::fast::RandomState;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,9 @@ pub struct Judged {
 /// Judges each series by both configurations as they hold `now`; what comes out the same is left out. Largest change first.
 #[must_use]
 pub fn judge(old: &Config, new: &Config, now: Timestamp, lengths: &[u32], series: &[Series]) -> Vec<Judged> {
+    if series.is_empty() {
+        return Vec::new();
+    }
     let (before, after) = (granted(old, now), granted(new, now));
     let seconds = lengths.iter().map(|ms| f64::from(*ms)).sum::<f64>() / 1_000.0;
     let mut found: Vec<Judged> = series
@@ -85,7 +89,7 @@ pub fn nonconforming_share(granted: Granted, lengths_ms: &[u32], bytes: &[u64]) 
 }
 
 /// What holds at `now` in the box's region, by name.
-fn granted(config: &Config, now: Timestamp) -> HashMap<ContractName<'_>, Granted> {
+fn granted(config: &Config, now: Timestamp) -> HashMap<ContractName<'_>, Granted, RandomState> {
     let holds = |contract: &&Contract| contract.region == config.region && contract.valid_at(now);
     let contracts = config.contracts.iter().filter(holds);
     contracts

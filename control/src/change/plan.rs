@@ -102,14 +102,14 @@ pub enum PlanError {
 /// # Errors
 /// See [`PlanError`].
 pub fn plan(options: &PlanOptions) -> Result<PlanReport, PlanError> {
-    let running = ask_running(&options.socket)?;
+    let mut running = ask_running(&options.socket)?;
     let default = running
         .as_ref()
         .map_or(&options.default_config, |running| &running.path);
     let file = options.config.as_ref().unwrap_or(default);
     let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
-    let texts = Texts::read(&file);
-    let (old, new) = load_both(running.as_ref(), &texts);
+    let running_files = running.as_mut().map(|running| std::mem::take(&mut running.files));
+    let (old, new) = load_both(running_files, Texts::read(&file));
     let new = new.map_err(PlanError::Config)?;
     let old = old.transpose().map_err(PlanError::Running)?;
     let (against, old) = match (running, old) {
@@ -156,11 +156,11 @@ pub fn plan(options: &PlanOptions) -> Result<PlanReport, PlanError> {
 
 /// The texts of a version in the form in which they travel.
 #[must_use]
-pub fn texts(files: &Files) -> Texts {
+pub fn texts(files: Files) -> Texts {
     Texts::new(
         files
-            .iter()
-            .map(|(path, text)| (path.clone(), text.clone().into_bytes()))
+            .into_iter()
+            .map(|(path, text)| (path, text.into_bytes()))
             .collect(),
     )
 }
@@ -188,16 +188,11 @@ fn ask_running(socket: &Path) -> Result<Option<Running>, PlanError> {
 
 /// What runs and what the disk has, each on a thread of its own: at a hundred thousand contracts this is most of the work.
 /// What runs is `None` where its texts are those on disk.
-fn load_both(
-    running: Option<&Running>,
-    texts: &Texts,
-) -> (Option<Result<Config, Report>>, Result<config::Loaded, Report>) {
-    let old = running
-        .map(|running| self::texts(&running.files))
-        .filter(|old| old != texts);
+fn load_both(running: Option<Files>, texts: Texts) -> (Option<Result<Config, Report>>, Result<config::Loaded, Report>) {
+    let old = running.map(self::texts).filter(|old| *old != texts);
     std::thread::scope(|scope| {
-        let old = old.map(|old| scope.spawn(move || old.load().map(|loaded| loaded.config)));
-        let new = texts.load();
+        let old = old.map(|old| scope.spawn(move || old.into_loaded().map(|loaded| loaded.config)));
+        let new = texts.into_loaded();
         let old = old.map(|old| old.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         (old, new)
     })

@@ -211,8 +211,8 @@ fn version_difference(options: &History, number: u64) -> ExitCode {
         }
         Err(error) => return fail(&format!("no answer at {}: {error}", options.socket.display()), None, 1),
     };
-    let load = |files: &Files| plan::texts(files).load().map(|loaded| loaded.config);
-    let loaded = load(&files).and_then(|new| Ok((new, before.as_ref().map(load).transpose()?)));
+    let load = |files: Files| plan::texts(files).into_loaded().map(|loaded| loaded.config);
+    let loaded = load(files).and_then(|new| Ok((new, before.map(load).transpose()?)));
     let (new, old) = match loaded {
         Ok(loaded) => loaded,
         Err(report) => {
