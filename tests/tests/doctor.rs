@@ -119,11 +119,30 @@ impl Machine {
 }
 
 fn examine_at(root: &Path, config: &Path) -> Findings {
+    examine_with(root, config, Path::new("/nonexistent/control.sock"))
+}
+
+fn examine_with(root: &Path, config: &Path, socket: &Path) -> Findings {
     examine(&DoctorOptions {
         config: config.to_owned(),
-        socket: "/nonexistent/control.sock".into(),
+        socket: socket.to_owned(),
         root: root.to_owned(),
     })
+}
+
+#[test]
+fn an_appliance_that_gives_no_status_may_have_taken_its_memory() {
+    let machine = Machine::good();
+    machine.write("proc/meminfo", "MemAvailable: 60000 kB\n");
+    let level = |findings: &Findings, check| findings.of("machine", check).expect("it is looked at").level;
+    assert_eq!(level(&machine.examine(), "memory"), Level::Error);
+    let socket = machine.0.path().join("control.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let findings = examine_with(&machine.path(""), &machine.0.path().join("weir.toml"), &socket);
+    assert_eq!(level(&findings, "memory"), Level::Ok);
+    let appliance = findings.of("system", "appliance").expect("it is looked at");
+    assert!(appliance.found.contains("no answer"), "{appliance:?}");
 }
 
 #[test]
