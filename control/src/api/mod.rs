@@ -10,7 +10,7 @@
 //! thread time and a bounded amount of memory, and nothing else; see [`listen`] for the limits.
 //!
 //! System calls: socket, bind, listen, accept4, read, write, epoll, getsockopt(XDP_STATISTICS), bpf(BPF_MAP_LOOKUP_ELEM),
-//! getifaddrs. Privileges: none of its own.
+//! ioctl for flags, MTU and channels of interfaces. Privileges: none of its own.
 
 pub mod auth;
 pub mod board;
