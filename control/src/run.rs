@@ -104,29 +104,7 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         path: options.socket.clone(),
         cause,
     })?;
-    let status = appliance.view().status_without_contracts();
-    for port in &status.ports {
-        tracing::info!(
-            event = "port",
-            port = port.port,
-            interface = port.interface,
-            "port {} on {} ({}, {}): XDP {}, {}, {} queues",
-            port.port,
-            port.interface,
-            port.side,
-            port.driver,
-            port.xdp,
-            port.mode,
-            port.queues.len()
-        );
-    }
-    tracing::info!(
-        event = "start",
-        generation = status.generation,
-        "running table {} with {} contracts",
-        status.generation,
-        appliance.compiled().contracts().count()
-    );
+    tell_start(&appliance);
 
     let mut changes = Changes::start(disk, texts, &appliance);
     let board = Arc::new(Board::new(&changes, &appliance));
@@ -151,6 +129,33 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         last.unaccounted()
     );
     result
+}
+
+/// What runs, for the log.
+fn tell_start(appliance: &Appliance) {
+    let status = appliance.view().status_without_contracts();
+    for port in &status.ports {
+        tracing::info!(
+            event = "port",
+            port = port.port,
+            interface = port.interface,
+            "port {} on {} ({}, {}): XDP {}, {}, {} queues",
+            port.port,
+            port.interface,
+            port.side,
+            port.driver,
+            port.xdp,
+            port.mode,
+            port.queues.len()
+        );
+    }
+    tracing::info!(
+        event = "start",
+        generation = status.generation,
+        "running table {} with {} contracts",
+        status.generation,
+        appliance.compiled().contracts().count()
+    );
 }
 
 fn serve(
