@@ -270,7 +270,13 @@ fn answer(request: Request, author: &str, changes: &mut Changes, appliance: &mut
         }
         Request::Capture(options) => match appliance.capture(&options, author) {
             Ok(session) => {
-                tracing::info!("capture begins, for {author}: {}", options.words());
+                tracing::info!(
+                    event = "capture",
+                    author,
+                    "capture begins, for {}: {}",
+                    author.escape_debug(),
+                    options.words().escape_debug()
+                );
                 Response::Capturing(Capturing::new(session))
             }
             Err(error @ CaptureError::Busy { .. }) => Response::Failed {

@@ -133,7 +133,7 @@ impl BoundApi {
         let thread = std::thread::Builder::new().name("weir-api".into()).spawn(move || {
             runtime.block_on(async {
                 if let Err(error) = listen::serve(unix, tcp, token, App::new(board), stopped).await {
-                    tracing::error!("the API ends: {error}");
+                    tracing::error!(event = "api", "the API ends: {error}");
                 }
             });
             runtime.shutdown_timeout(STOPPING);
