@@ -386,6 +386,9 @@ fn serve(stream: &UnixStream, calls: &Sender<Call>) -> io::Result<()> {
             let by = request.by();
             call(request, author(stream, by), calls)
         }
+        Err(_) if line.len() >= REQUEST_MAX => Response::Invalid {
+            reason: format!("a request has at most {REQUEST_MAX} bytes, and this one is longer: shorten its texts"),
+        },
         Err(error) => Response::Invalid {
             reason: format!("not a request: {error}"),
         },
