@@ -15,6 +15,7 @@ use command::change::{Apply, Confirm, History, Plan, Rollback};
 use command::doctor::Doctor;
 use command::show::Show;
 use command::{INVALID, ask, colour, fail, print_json, print_text, unexpected};
+use control::appliance::{MESSAGES_SHOWN, StartError};
 use control::bench::{BenchError, BenchOptions};
 use control::demo::DemoOptions;
 use control::replay::{ReplayError, ReplayOptions};
@@ -255,8 +256,8 @@ fn run(options: &RunOptions) -> ExitCode {
     match control::run::run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(RunError::Start(error)) => {
-            if let control::appliance::StartError::Config(report) = &error {
-                eprint!("{}", report.render(colour()));
+            if let StartError::Config(report) = &error {
+                eprint!("{}", report.render_first(MESSAGES_SHOWN, colour()));
             }
             fail(
                 &error,
@@ -265,7 +266,7 @@ fn run(options: &RunOptions) -> ExitCode {
             )
         }
         Err(error @ RunError::Fault(_)) => fail(&error, None, TAKES_RESTART),
-        Err(error) => fail(&error, None, 1),
+        Err(error) => fail(&error, error.remedy().as_deref(), 1),
     }
 }
 

@@ -62,6 +62,27 @@ pub enum RunError {
     Fault(String),
 }
 
+impl RunError {
+    /// What the operator can do, if the message does not already say it.
+    #[must_use]
+    pub fn remedy(&self) -> Option<String> {
+        let text = match self {
+            RunError::Start(error) => return error.remedy(),
+            RunError::Socket { .. } => {
+                "name a path with `--socket` in a directory that weir may write to, where no other weir answers"
+            }
+            RunError::Api(ApiError::Socket { .. }) => {
+                "name a path in `[api] socket` in a directory that weir may write to, where no other weir answers"
+            }
+            RunError::Api(ApiError::Listen { .. }) => {
+                "name an address of this machine and a free port in `[api] listen`: `ss -ltnp` shows who has which"
+            }
+            RunError::Api(_) | RunError::Signals(_) | RunError::Fault(_) => return None,
+        };
+        Some(text.to_owned())
+    }
+}
+
 /// Time between two rounds of housekeeping.
 const TICK: Duration = Duration::from_millis(100);
 /// Time between two looks at whether everything is still there and accounted for.
@@ -352,4 +373,38 @@ fn pass_on(mut signals: Signals) -> std::io::Result<Receiver<i32>> {
         }
     })?;
     Ok(receiver)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_bound_has_a_remedy_that_names_its_key() {
+        let (path, cause) = (|| PathBuf::from("/x"), || ErrorKind::AddrInUse.into());
+        let (listen, socket) = (
+            ApiError::Listen {
+                address: ([127, 0, 0, 1], 9469).into(),
+                cause: cause(),
+            },
+            ApiError::Socket {
+                path: path(),
+                cause: cause(),
+            },
+        );
+        let control = RunError::Socket {
+            path: path(),
+            cause: cause(),
+        };
+        let cases = [
+            (control, "`--socket`"),
+            (listen.into(), "`[api] listen`"),
+            (socket.into(), "`[api] socket`"),
+        ];
+        for (error, key) in cases {
+            assert!(error.remedy().is_some_and(|remedy| remedy.contains(key)), "{error}");
+        }
+    }
 }

@@ -89,7 +89,7 @@ impl StartError {
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     /// The files are not valid.
-    #[error("{}", .0.render_first(SHOWN, false).trim_end())]
+    #[error("{}", .0.render_first(MESSAGES_SHOWN, false).trim_end())]
     Config(Report),
     /// They are valid but cannot become a table.
     #[error(transparent)]
@@ -104,7 +104,7 @@ pub enum ReloadError {
 
 /// Messages about a configuration that are said: what one reads. A hundred thousand contracts with a mistake each would be
 /// tens of megabytes in the log, in every status, and on the control thread's hands.
-const SHOWN: usize = 20;
+pub const MESSAGES_SHOWN: usize = 20;
 
 #[cfg(test)]
 mod tests {
@@ -117,7 +117,7 @@ mod tests {
         let service = |number| format!("[[service]]\nname = \"s{number}\"\nendpoints = [\"nonsense\"]\n");
         let text: String = (0..1_000).map(service).collect();
         let report = config::load_texts((Path::new("weir.toml"), &text), &[]).expect_err("nonsense");
-        let more = report.len() - SHOWN;
+        let more = report.len() - MESSAGES_SHOWN;
         let said = ReloadError::Config(report).to_string();
         assert!(said.lines().count() < 400, "{said}");
         assert!(
