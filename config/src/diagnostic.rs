@@ -84,6 +84,11 @@ impl Report {
 
     /// Text for people; without colour it is plain ASCII but for what the files hold.
     pub fn render(&self, colour: bool) -> String {
+        self.render_first(usize::MAX, colour)
+    }
+
+    /// The same of the first `most` messages, with a line about how many there are beside them.
+    pub fn render_first(&self, most: usize, colour: bool) -> String {
         let mut out = String::new();
         let cache: Vec<(String, String)> = self
             .sources
@@ -91,8 +96,12 @@ impl Report {
             .map(|source| (source.path.display().to_string(), source.text.clone()))
             .collect();
         let mut cache = ariadne::sources(cache);
-        for diagnostic in &self.diagnostics {
+        for diagnostic in self.diagnostics.iter().take(most) {
             self.render_one(diagnostic, colour, &mut cache, &mut out);
+        }
+        let more = self.len().saturating_sub(most);
+        if more > 0 {
+            let _ = writeln!(out, "and {more} more: `weir check` shows all of them");
         }
         out
     }

@@ -34,7 +34,7 @@ use crate::publish::{Publisher, wait_for};
 use crate::status::Status;
 use crate::system::privileges;
 
-pub use error::{ReloadError, StartError};
+pub use error::{MESSAGES_SHOWN, ReloadError, StartError};
 pub use view::View;
 
 /// How much of a port's rate may be made up after a late turn, with `poll = "busy"`: longer than a turn of a busy worker

@@ -55,3 +55,4 @@ pub mod socket;
 pub mod status;
 pub mod system;
 pub mod top;
+mod wrap;

@@ -14,7 +14,8 @@ use command::capture::Capture;
 use command::change::{Apply, Confirm, History, Plan, Rollback};
 use command::doctor::Doctor;
 use command::show::Show;
-use command::{INVALID, ask, colour, fail, print_json, unexpected};
+use command::{INVALID, ask, colour, fail, print_json, print_text, unexpected};
+use control::appliance::{MESSAGES_SHOWN, StartError};
 use control::bench::{BenchError, BenchOptions};
 use control::demo::DemoOptions;
 use control::replay::{ReplayError, ReplayOptions};
@@ -255,8 +256,8 @@ fn run(options: &RunOptions) -> ExitCode {
     match control::run::run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(RunError::Start(error)) => {
-            if let control::appliance::StartError::Config(report) = &error {
-                eprint!("{}", report.render(colour()));
+            if let StartError::Config(report) = &error {
+                eprint!("{}", report.render_first(MESSAGES_SHOWN, colour()));
             }
             fail(
                 &error,
@@ -265,7 +266,7 @@ fn run(options: &RunOptions) -> ExitCode {
             )
         }
         Err(error @ RunError::Fault(_)) => fail(&error, None, TAKES_RESTART),
-        Err(error) => fail(&error, None, 1),
+        Err(error) => fail(&error, error.remedy().as_deref(), 1),
     }
 }
 
@@ -344,7 +345,7 @@ fn demo(options: &DemoOptions, json: bool) -> ExitCode {
     if json {
         let _printed = print_json(&verdict);
     } else {
-        print!("{}", control::demo::screen::verdict_text(&verdict));
+        let _gone = print_text(&control::demo::screen::verdict_text(&verdict));
     }
     if verdict.passed {
         ExitCode::SUCCESS
@@ -376,8 +377,8 @@ fn check(path: &Path, json: bool) -> ExitCode {
     match &result {
         Ok(loaded) => {
             let config = &loaded.config;
-            println!(
-                "{}: valid: {} ports, {} classes, {} services, {} contracts in {} files, {} warnings",
+            print_text(&format!(
+                "{}: valid: {} ports, {} classes, {} services, {} contracts in {} files, {} warnings\n",
                 path.display(),
                 config.ports.len(),
                 config.classes.len(),
@@ -385,8 +386,7 @@ fn check(path: &Path, json: bool) -> ExitCode {
                 config.contracts.len(),
                 loaded.files.len(),
                 report.len()
-            );
-            ExitCode::SUCCESS
+            ))
         }
         Err(_) => {
             eprintln!("weir: {}: not valid: {} errors", path.display(), report.len());
@@ -404,10 +404,7 @@ fn status(socket: &Path, json: bool) -> ExitCode {
         };
     }
     match ask(socket, &Request::Summary) {
-        Ok(Response::Status(status)) => {
-            print!("{}", status.to_text());
-            ExitCode::SUCCESS
-        }
+        Ok(Response::Status(status)) => print_text(&status.to_text()),
         Ok(other) => unexpected(&other),
         Err(failed) => failed,
     }
@@ -423,7 +420,7 @@ fn reload(socket: &Path) -> ExitCode {
         Ok(Response::Reloaded(done)) => {
             let status = command::change::say(&done);
             if !done.is_late {
-                println!("table {} is live on every worker", done.generation);
+                let _gone = print_text(&format!("table {} is live on every worker\n", done.generation));
             }
             status
         }

@@ -108,14 +108,14 @@ const HEADROOM: u32 = 256;
 /// Ethernet header and two VLAN tags.
 const L2_MAX: u32 = 14 + 2 * 4;
 /// Largest MTU whose packets fit the largest frame.
-const MTU_MAX: u32 = FRAME_SIZES[1] - HEADROOM - L2_MAX;
+pub(crate) const MTU_MAX: u32 = FRAME_SIZES[1] - HEADROOM - L2_MAX;
 
 /// Descriptors in each of the four rings of a socket. A virtual machine's core can be away for milliseconds: 2,048 packets
 /// are 2 ms at 1 Mpps; more would only be latency and cache footprint.
 const RING: u32 = 2048;
 
 /// Frames for each lane of a worker: both fill rings (2 × 2,048) and TX rings (2 × 2,048), and 8,192 for priority rings.
-const FRAMES: u32 = 16_384;
+pub(crate) const FRAMES: u32 = 16_384;
 
 /// Who owns what.
 pub struct Plan {
@@ -213,13 +213,9 @@ fn choose_cpus(named: &[usize], queues: u32) -> Result<Vec<Option<usize>>, PlanE
         .map(|core| core.id)
         .collect();
     if named.is_empty() {
-        let spare_one = allowed.len().saturating_sub(1).max(1);
-        let count = (queues.max(1) as usize).min(spare_one);
-        // From the last core down: core 0 serves most interrupts.
-        let mut chosen: Vec<Option<usize>> = allowed.iter().rev().take(count).map(|&cpu| Some(cpu)).collect();
-        chosen.reverse();
-        chosen.resize(count, None);
-        return Ok(chosen);
+        let chosen = pick_cpus(&allowed, queues).into_iter().map(Some).collect::<Vec<_>>();
+        // Where they are not told, one worker that is not pinned.
+        return Ok(if chosen.is_empty() { vec![None] } else { chosen });
     }
     if named.len() > queues as usize {
         return Err(PlanError::IdleWorkers {
@@ -233,21 +229,30 @@ fn choose_cpus(named: &[usize], queues: u32) -> Result<Vec<Option<usize>>, PlanE
     Ok(named.iter().map(|&cpu| Some(cpu)).collect())
 }
 
+/// As many of these as there are queues, while one is left for everything else. From the last core down: core 0 serves most
+/// interrupts.
+pub(crate) fn pick_cpus(allowed: &[usize], queues: u32) -> Vec<usize> {
+    let spare_one = allowed.len().saturating_sub(1).max(1);
+    let count = (queues.max(1) as usize).min(spare_one).min(allowed.len());
+    allowed[allowed.len() - count..].to_vec()
+}
+
 /// From the operating system's randomness, which the standard library's hashers are seeded with.
 fn random_seed() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
+/// One size for all interfaces, because packets go from one to another without being copied.
 fn frame_size(interfaces: &[Interface]) -> Result<u32, PlanError> {
-    let fits = |interface: &Interface, size: u32| interface.mtu + L2_MAX + HEADROOM <= size;
-    let size = FRAME_SIZES
-        .into_iter()
-        .find(|&size| interfaces.iter().all(|interface| fits(interface, size)));
-    size.ok_or_else(|| {
-        let largest = interfaces.iter().max_by_key(|interface| interface.mtu);
-        let (interface, mtu) = largest.map_or((String::new(), 0), |i| (i.name.clone(), i.mtu));
-        PlanError::Mtu { interface, mtu }
-    })
+    let largest = interfaces.iter().max_by_key(|interface| interface.mtu);
+    let (interface, mtu) = largest.map_or((String::new(), 0), |i| (i.name.clone(), i.mtu));
+    frame_bytes(mtu).ok_or(PlanError::Mtu { interface, mtu })
+}
+
+/// The smallest frame that holds packets of this MTU.
+pub(crate) fn frame_bytes(mtu: u32) -> Option<u32> {
+    let fits = |size: &u32| mtu.saturating_add(L2_MAX + HEADROOM) <= *size;
+    FRAME_SIZES.into_iter().find(fits)
 }
 
 /// Loads one program for each port.

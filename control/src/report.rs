@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 
 use dataplane::cells::{Cells, SlotId};
 use dataplane::contract::Direction;
+use dataplane::meter::Color;
+use dataplane::priority::Half;
 use dataplane::stats::{Amount, DropReason, PathCounters};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::change::diff::ContractName;
 use crate::observe::Rates;
 
 /// Packets and bytes.
@@ -125,11 +128,14 @@ impl ContractReport {
     /// `service/class/direction`, and `/segment` if it has one: what `weir show contract` takes.
     #[must_use]
     pub fn name(&self) -> String {
-        let name = format!("{}/{}/{}", self.service, self.class, self.direction);
-        match &self.segment {
-            Some(segment) => name + "/" + segment,
-            None => name,
-        }
+        let name = ContractName {
+            service: &self.service,
+            class: &self.class,
+            direction: &self.direction,
+            segment: self.segment.as_deref(),
+            region: &self.region,
+        };
+        name.path()
     }
 }
 
@@ -249,6 +255,25 @@ pub fn direction_name(direction: Direction) -> &'static str {
     match direction {
         Direction::Egress => "egress",
         Direction::Ingress => "ingress",
+    }
+}
+
+/// `conforming` or `nonconforming`.
+#[must_use]
+pub fn half_name(half: Half) -> &'static str {
+    match half {
+        Half::Conforming => "conforming",
+        Half::Nonconforming => "nonconforming",
+    }
+}
+
+/// `green`, `yellow` or `red`.
+#[must_use]
+pub fn color_name(color: Color) -> &'static str {
+    match color {
+        Color::Green => "green",
+        Color::Yellow => "yellow",
+        Color::Red => "red",
     }
 }
 

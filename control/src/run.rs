@@ -62,6 +62,27 @@ pub enum RunError {
     Fault(String),
 }
 
+impl RunError {
+    /// What the operator can do, if the message does not already say it.
+    #[must_use]
+    pub fn remedy(&self) -> Option<String> {
+        let text = match self {
+            RunError::Start(error) => return error.remedy(),
+            RunError::Socket { .. } => {
+                "name a path with `--socket` in a directory that weir may write to, where no other weir answers"
+            }
+            RunError::Api(ApiError::Socket { .. }) => {
+                "name a path in `[api] socket` in a directory that weir may write to, where no other weir answers"
+            }
+            RunError::Api(ApiError::Listen { .. }) => {
+                "name an address of this machine and a free port in `[api] listen`: `ss -ltnp` shows who has which"
+            }
+            RunError::Api(_) | RunError::Signals(_) | RunError::Fault(_) => return None,
+        };
+        Some(text.to_owned())
+    }
+}
+
 /// Time between two rounds of housekeeping.
 const TICK: Duration = Duration::from_millis(100);
 /// Time between two looks at whether everything is still there and accounted for.
@@ -104,29 +125,7 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         path: options.socket.clone(),
         cause,
     })?;
-    let status = appliance.view().status_without_contracts();
-    for port in &status.ports {
-        tracing::info!(
-            event = "port",
-            port = port.port,
-            interface = port.interface,
-            "port {} on {} ({}, {}): XDP {}, {}, {} queues",
-            port.port,
-            port.interface,
-            port.side,
-            port.driver,
-            port.xdp,
-            port.mode,
-            port.queues.len()
-        );
-    }
-    tracing::info!(
-        event = "start",
-        generation = status.generation,
-        "running table {} with {} contracts",
-        status.generation,
-        appliance.compiled().contracts().count()
-    );
+    tell_start(&appliance);
 
     let mut changes = Changes::start(disk, texts, &appliance);
     let board = Arc::new(Board::new(&changes, &appliance));
@@ -151,6 +150,33 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         last.unaccounted()
     );
     result
+}
+
+/// What runs, for the log.
+fn tell_start(appliance: &Appliance) {
+    let status = appliance.view().status_without_contracts();
+    for port in &status.ports {
+        tracing::info!(
+            event = "port",
+            port = port.port,
+            interface = port.interface,
+            "port {} on {} ({}, {}): XDP {}, {}, {} queues",
+            port.port,
+            port.interface,
+            port.side,
+            port.driver,
+            port.xdp,
+            port.mode,
+            port.queues.len()
+        );
+    }
+    tracing::info!(
+        event = "start",
+        generation = status.generation,
+        "running table {} with {} contracts",
+        status.generation,
+        appliance.compiled().contracts().count()
+    );
 }
 
 fn serve(
@@ -265,7 +291,13 @@ fn answer(request: Request, author: &str, changes: &mut Changes, appliance: &mut
         }
         Request::Capture(options) => match appliance.capture(&options, author) {
             Ok(session) => {
-                tracing::info!("capture begins, for {author}: {}", options.words());
+                tracing::info!(
+                    event = "capture",
+                    author,
+                    "capture begins, for {}: {}",
+                    author.escape_debug(),
+                    options.words().escape_debug()
+                );
                 Response::Capturing(Capturing::new(session))
             }
             Err(error @ CaptureError::Busy { .. }) => Response::Failed {
@@ -341,4 +373,38 @@ fn pass_on(mut signals: Signals) -> std::io::Result<Receiver<i32>> {
         }
     })?;
     Ok(receiver)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_bound_has_a_remedy_that_names_its_key() {
+        let (path, cause) = (|| PathBuf::from("/x"), || ErrorKind::AddrInUse.into());
+        let (listen, socket) = (
+            ApiError::Listen {
+                address: ([127, 0, 0, 1], 9469).into(),
+                cause: cause(),
+            },
+            ApiError::Socket {
+                path: path(),
+                cause: cause(),
+            },
+        );
+        let control = RunError::Socket {
+            path: path(),
+            cause: cause(),
+        };
+        let cases = [
+            (control, "`--socket`"),
+            (listen.into(), "`[api] listen`"),
+            (socket.into(), "`[api] socket`"),
+        ];
+        for (error, key) in cases {
+            assert!(error.remedy().is_some_and(|remedy| remedy.contains(key)), "{error}");
+        }
+    }
 }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use config::Texts;
-use crossbeam::channel::{Sender, bounded};
+use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
@@ -288,7 +288,7 @@ impl Drop for ControlSocket {
 /// # Errors
 /// Nobody answers there, or not in the expected form.
 pub fn ask(path: &Path, request: &Request) -> io::Result<Response> {
-    serde_json::from_str(&ask_text(path, request)?).map_err(io::Error::from)
+    begin(path, request).map(|(response, _)| response)
 }
 
 /// What the answer to [`Request::Status`] begins with; its fields follow.
@@ -300,7 +300,7 @@ const STATUS: &str = r#"{"answer":"status","#;
 /// # Errors
 /// Nobody answers there, or not in the expected form.
 pub fn ask_status_text(path: &Path) -> io::Result<Result<String, Response>> {
-    let mut text = ask_text(path, &Request::Status)?;
+    let (mut text, _) = ask_text(path, &Request::Status)?;
     if text.starts_with(STATUS) {
         text.replace_range(..STATUS.len(), "{");
         return Ok(Ok(text));
@@ -308,18 +308,37 @@ pub fn ask_status_text(path: &Path) -> io::Result<Result<String, Response>> {
     Ok(Err(serde_json::from_str(&text)?))
 }
 
+/// As [`ask`], with the connection, on which more may follow. A read of it waits as long as for an answer.
+///
+/// # Errors
+/// As [`ask`].
+pub(crate) fn begin(path: &Path, request: &Request) -> io::Result<(Response, BufReader<UnixStream>)> {
+    let (text, stream) = ask_text(path, request)?;
+    Ok((serde_json::from_str(&text)?, stream))
+}
+
 /// The line that the appliance answers with, without its end.
-fn ask_text(path: &Path, request: &Request) -> io::Result<String> {
+fn ask_text(path: &Path, request: &Request) -> io::Result<(String, BufReader<UnixStream>)> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(ANSWER_PATIENCE + PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    serde_json::to_writer(&mut stream, request)?;
-    stream.write_all(b"\n")?;
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    let sent = stream.write_all(&line);
+    let mut stream = BufReader::with_capacity(WRITE_PIECE, stream);
     let mut answer = String::new();
-    BufReader::with_capacity(WRITE_PIECE, stream).read_line(&mut answer)?;
-    match answer.pop() {
-        Some('\n') => Ok(answer),
-        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    let read = sent.and_then(|()| stream.read_line(&mut answer));
+    if answer.pop() == Some('\n') {
+        return Ok((answer, stream));
+    }
+    match read.err() {
+        Some(error) if !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+            Err(error)
+        }
+        _ => Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            format!("it closed the connection: it serves {CONNECTIONS_MAX} at once, or is stopping; try again"),
+        )),
     }
 }
 
@@ -334,16 +353,29 @@ fn accept(listener: &UnixListener, calls: &Sender<Call>) {
         if open.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
             continue;
         }
-        open.fetch_add(1, Ordering::Relaxed);
-        let (calls, counted) = (calls.clone(), open.clone());
-        let served = std::thread::Builder::new().name("weir-client".into()).spawn(move || {
+        let (calls, place) = (calls.clone(), Place::take(&open));
+        // Without a thread the connection is closed, and its place is free again.
+        let _served = std::thread::Builder::new().name("weir-client".into()).spawn(move || {
+            let _place = place;
             // A client that went away is its own affair.
             let _done = serve(&stream, &calls);
-            counted.fetch_sub(1, Ordering::Relaxed);
         });
-        if served.is_err() {
-            open.fetch_sub(1, Ordering::Relaxed);
-        }
+    }
+}
+
+/// One of the connections served at once, until it is dropped.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(open: &Arc<AtomicUsize>) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
+        Self(open.clone())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -354,6 +386,9 @@ fn serve(stream: &UnixStream, calls: &Sender<Call>) -> io::Result<()> {
             let by = request.by();
             call(request, author(stream, by), calls)
         }
+        Err(_) if line.len() >= REQUEST_MAX => Response::Invalid {
+            reason: format!("a request has at most {REQUEST_MAX} bytes, and this one is longer: shorten its texts"),
+        },
         Err(error) => Response::Invalid {
             reason: format!("not a request: {error}"),
         },
@@ -433,18 +468,20 @@ fn author(stream: &UnixStream, by: Option<String>) -> String {
 
 fn call(request: Request, author: String, calls: &Sender<Call>) -> Response {
     let (answer, answered) = bounded(1);
-    let stopping = || Response::Invalid {
-        reason: "weir is stopping".into(),
+    let call = Call {
+        request,
+        author,
+        answer,
     };
-    if calls
-        .send(Call {
-            request,
-            author,
-            answer,
-        })
-        .is_err()
-    {
-        return stopping();
-    }
-    answered.recv_timeout(ANSWER_PATIENCE).unwrap_or_else(|_| stopping())
+    // When nobody takes it, the other end of `answered` goes with it, and that is seen below.
+    drop(calls.send(call));
+    let reason = match answered.recv_timeout(ANSWER_PATIENCE) {
+        Ok(response) => return response,
+        Err(RecvTimeoutError::Disconnected) => "weir is stopping".to_owned(),
+        Err(RecvTimeoutError::Timeout) => format!(
+            "no answer within {} s: weir is busy, and may still do it; see `weir status` before you ask again",
+            ANSWER_PATIENCE.as_secs()
+        ),
+    };
+    Response::Failed { reason }
 }

@@ -13,6 +13,7 @@ use crate::change::history::Version;
 use crate::observe::Windows;
 use crate::port_fault::PortFault;
 use crate::report::{Count, Counters, TrafficReport};
+use crate::wrap::{WIDTH, wrap};
 
 /// Everything `weir status --json` prints.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -421,22 +422,8 @@ const ALARMS_SHOWN: usize = 10;
 /// Words after `label`, in lines of at most 100 columns; later lines begin under the first word.
 pub(crate) fn write_wrapped(out: &mut String, label: &str, text: &str) -> std::fmt::Result {
     let indent = label.chars().count();
-    let (mut column, mut first) = (indent, true);
-    write!(out, "{label}")?;
-    for word in text.split_whitespace() {
-        let width = word.chars().count();
-        if !first && column + 1 + width > 100 {
-            write!(out, "\n{:indent$}", "")?;
-            (column, first) = (indent, true);
-        }
-        if !first {
-            write!(out, " ")?;
-            column += 1;
-        }
-        write!(out, "{word}")?;
-        (column, first) = (column + width, false);
-    }
-    writeln!(out)
+    let lines = wrap(text, WIDTH - indent, WIDTH - indent);
+    writeln!(out, "{label}{}", lines.join(&format!("\n{:indent$}", "")))
 }
 
 /// The rings of these ports that have ever carried a packet.

@@ -81,7 +81,7 @@ fn lines(old: &str, new: &str) -> Vec<String> {
 fn changes_in_words() {
     let file = format!("{BASE}{ADS}");
     // (from, to, what is said)
-    let cases: [(&str, &str, &[&str]); 14] = [
+    let cases: [(&str, &str, &[&str]); 15] = [
         ("", "", &[]),
         ("# a comment\n", "", &[]),
         (
@@ -141,6 +141,11 @@ fn changes_in_words() {
             "region = \"atn\"\n[[port]]",
             "region = \"atn\"\nfail = \"closed\"\n[[port]]",
             &["~ box: fail open -> closed"],
+        ),
+        (
+            "[[wire]]",
+            "[workers]\nstale_after = \"30 ms\"\n[[wire]]",
+            &["~ box: stale_after 20 ms -> 30 ms"],
         ),
         (
             "[[wire]]",

@@ -6,31 +6,14 @@ mod common;
 
 use std::path::Path;
 
-use common::{Chance, Scratch, checked, number_from};
+use common::{Chance, Scratch, checked, number_from, two_ports};
 use config::Config;
 use control::replay::{ReplayError, ReplayOptions, replay};
 use control::report::TrafficReport;
 use pktgen::capture::{CaptureError, CaptureReader, Captured};
 
-const CONFIG: &str = r#"
-region = "here"
-[[port]]
-name = "lan"
-interface = "a"
-side = "site"
-[[port]]
-name = "uplink"
-interface = "b"
-side = "wan"
-[[wire]]
-ports = ["lan", "uplink"]
-[[class]]
-name = "only"
-priority = 1
-"#;
-
-fn paced(rate: &str) -> Config {
-    checked(&CONFIG.replace("side = \"wan\"", &format!("side = \"wan\"\nrate = \"{rate}\"")))
+fn config(rate: Option<&str>) -> Config {
+    checked(&(two_ports(rate) + "[[class]]\nname = \"only\"\npriority = 1\n"))
 }
 
 /// Words of a file in its own byte order.
@@ -129,7 +112,7 @@ fn read_all(path: &Path) -> Result<Vec<(u64, Captured)>, CaptureError> {
 }
 
 fn times(file: &[u8]) -> Vec<u64> {
-    let (packets, report) = run(&checked(CONFIG), file).unwrap();
+    let (packets, report) = run(&config(None), file).unwrap();
     assert!(report.ledger.iter().all(|ledger| ledger.unaccounted == 0));
     packets.iter().map(|(at, _)| *at).collect()
 }
@@ -177,21 +160,17 @@ fn time_never_runs_backwards() {
 fn empty_captures_are_told_from_empty_files() {
     assert!(times(&pcap(LITTLE, MICROS, 1, &[])).is_empty());
     assert!(times(&pcapng(LITTLE, 1, &[], &[])).is_empty());
-    let error = run(&checked(CONFIG), &[]).unwrap_err();
+    let error = run(&config(None), &[]).unwrap_err();
     assert!(error.to_string().contains("empty"), "{error}");
 }
 
 #[test]
 fn other_link_types_are_refused() {
     for linktype in [0, 101, 113, 276, 0xffff] {
-        let error = run(
-            &checked(CONFIG),
-            &pcap(LITTLE, MICROS, linktype, &[(1, 0, 60, frame(60))]),
-        )
-        .unwrap_err();
+        let error = run(&config(None), &pcap(LITTLE, MICROS, linktype, &[(1, 0, 60, frame(60))])).unwrap_err();
         assert!(error.to_string().contains("not Ethernet"), "{linktype}: {error}");
         let file = pcapng(LITTLE, linktype as u16, &[], &[(0, 1, frame(60))]);
-        let error = run(&checked(CONFIG), &file).unwrap_err();
+        let error = run(&config(None), &file).unwrap_err();
         assert!(error.to_string().contains("not Ethernet"), "{linktype}: {error}");
     }
 }
@@ -201,7 +180,7 @@ fn packets_before_segmentation_and_cut_ones_pass_whole() {
     for (wire_len, kept) in [(65_549, 65_549), (1514, 96), (1514, 14), (9000, 0), (u32::MAX, 60)] {
         let data = frame(kept as usize)[..kept as usize].to_vec();
         let (packets, report) = run(
-            &checked(CONFIG),
+            &config(None),
             &pcap(LITTLE, NANOS, 1, &[(1, 0, wire_len, data.clone())]),
         )
         .unwrap();
@@ -221,7 +200,7 @@ fn a_time_that_the_output_cannot_hold_is_an_error() {
         &[],
         &[((year_2200 >> 32) as u32, year_2200 as u32, frame(60))],
     );
-    let error = run(&checked(CONFIG), &file).unwrap_err();
+    let error = run(&config(None), &file).unwrap_err();
     assert!(error.to_string().contains("2106"), "{error}");
 }
 
@@ -234,7 +213,7 @@ fn what_waits_behind_a_rate_leaves_in_the_time_of_the_capture() {
     // The very nanosecond at which the port is ready again: the turn that takes this frame in sends as much as one may.
     packets.push((100, 999_999_999, 14, frame(14)));
     packets.push((102, 0, 14, frame(14)));
-    let (packets, report) = run(&paced("8 kbit/s"), &pcap(LITTLE, NANOS, 1, &packets)).unwrap();
+    let (packets, report) = run(&config(Some("8 kbit/s")), &pcap(LITTLE, NANOS, 1, &packets)).unwrap();
     assert_eq!(packets.len(), 13);
     assert_eq!(report.ledger[0].held.packets, 0);
     let times: Vec<u64> = packets.iter().map(|(at, _)| *at).collect();
@@ -266,11 +245,11 @@ fn a_record_as_long_as_its_header_says_is_not_believed() {
     for order in [LITTLE, BIG] {
         let mut file = pcap(order, MICROS, 1, &[(1, 0, 60, frame(60))]);
         file[32..36].copy_from_slice(&[0xff; 4]);
-        assert!(matches!(run(&checked(CONFIG), &file), Err(ReplayError::Capture(_))));
+        assert!(matches!(run(&config(None), &file), Err(ReplayError::Capture(_))));
         let mut file = pcapng(order, 1, &[], &[(0, 1, frame(60))]);
         let lengths = file.len() - 4 - 60 - 8;
         file[lengths..lengths + 4].copy_from_slice(&[0xff; 4]);
-        let _either = run(&checked(CONFIG), &file);
+        let _either = run(&config(None), &file);
     }
 }
 
@@ -286,7 +265,7 @@ fn a_wrong_port_leaves_the_output_alone() {
         output: output.clone(),
     };
     assert!(matches!(
-        replay(&checked(CONFIG), &options, |_| {}),
+        replay(&config(None), &options, |_| {}),
         Err(ReplayError::Port { .. })
     ));
     assert_eq!(std::fs::read_to_string(&output).unwrap(), "precious");
@@ -298,7 +277,7 @@ fn a_wrong_port_leaves_the_output_alone() {
         output: input.clone(),
     };
     assert!(matches!(
-        replay(&checked(CONFIG), &options, |_| {}),
+        replay(&config(None), &options, |_| {}),
         Err(ReplayError::SameFile { .. })
     ));
     assert_eq!(std::fs::read(&input).unwrap(), before);
@@ -321,7 +300,7 @@ fn chance_breaks_no_reader() {
         ),
         pcapng(BIG, 1, &[], &[(1, 2, frame(60)), (1, 3, frame(61))]),
     ];
-    let config = checked(CONFIG);
+    let config = config(None);
     let runs = number_from("WEIR_MUTATIONS", 600);
     let mut read = 0;
     for number in 0..runs {

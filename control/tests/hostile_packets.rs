@@ -6,7 +6,7 @@ mod common;
 #[allow(dead_code, reason = "made for the tests of the parser")]
 mod packet_frames;
 
-use common::{Bench, BenchSize, Chance, checked, number_from};
+use common::{Bench, BenchSize, Chance, checked, number_from, two_ports};
 use dataplane::clock::Nanos;
 use dataplane::packet::{self, Family, Parsed};
 use packet_frames::{ethernet, extension, fragment, ipv4, ipv6, samples, tcp, udp};
@@ -14,21 +14,11 @@ use packet_frames::{ethernet, extension, fragment, ipv4, ipv6, samples, tcp, udp
 /// The hand-made packets come from 10.1.2.3 and 2001:db8:1::5: their contract has no rate to speak of, so that all but
 /// the first few are excess.
 fn config(layer: &str, action: &str) -> config::Config {
+    let base = two_ports(None);
     checked(&format!(
-        r#"
-region = "here"
+        r#"{base}
 [defaults]
 layer = "{layer}"
-[[port]]
-name = "lan"
-interface = "a"
-side = "site"
-[[port]]
-name = "uplink"
-interface = "b"
-side = "wan"
-[[wire]]
-ports = ["lan", "uplink"]
 [[class]]
 name = "only"
 priority = 1

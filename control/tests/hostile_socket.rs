@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use common::{Chance, Scratch};
 use control::socket::{Call, ControlSocket, Request, Response, ask, ask_status_text};
 use control::status::Status;
+use control::top::selection::TopWish;
 use crossbeam::channel::unbounded;
 
 /// A control thread that answers every request by a refusal of `answer_len` bytes.
@@ -88,6 +89,45 @@ fn a_hundred_silent_clients_are_suffered_for_two_seconds() {
     let silent: Vec<UnixStream> = (0..100).map(|_| UnixStream::connect(&path).unwrap()).collect();
     assert!(decent_within(&path, Duration::from_secs(8)));
     drop(silent);
+}
+
+#[test]
+fn a_request_that_is_too_long_is_told_so() {
+    let scratch = Scratch::new("long");
+    let (_socket, path) = serve(&scratch, 10);
+    let wish = TopWish {
+        text: "x".repeat(5_000),
+        ..TopWish::default()
+    };
+    let Ok(Response::Invalid { reason }) = ask(&path, &Request::Top { wish }) else {
+        panic!("another answer");
+    };
+    assert!(reason.contains("at most 4096 bytes"), "{reason}");
+}
+
+#[test]
+fn a_client_that_is_turned_away_is_told_why() {
+    let scratch = Scratch::new("full");
+    let (_socket, path) = serve(&scratch, 10);
+    let silent: Vec<UnixStream> = (0..16).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    // Those before it are being waited for, two seconds each.
+    let error = ask(&path, &Request::Status).unwrap_err().to_string();
+    assert!(error.contains("16 at once") && error.contains("try again"), "{error}");
+    drop(silent);
+    assert!(decent_within(&path, Duration::from_secs(8)));
+}
+
+#[test]
+fn a_request_that_nobody_takes_has_failed_and_was_not_wrong() {
+    let scratch = Scratch::new("nobody");
+    let path = scratch.file("control.sock");
+    let (sender, calls) = unbounded::<Call>();
+    let _socket = ControlSocket::bind(&path).unwrap().listen(sender).unwrap();
+    drop(calls);
+    let Ok(Response::Failed { reason }) = ask(&path, &Request::Status) else {
+        panic!("another answer");
+    };
+    assert_eq!(reason, "weir is stopping");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use af_xdp::{Umem, UmemConfig};
-use common::checked;
+use common::{checked, two_ports};
 use control::compile::Compiler;
 use control::publish::{Publisher, wait_for};
 use dataplane::checksum;
@@ -25,14 +25,8 @@ const SWAPS: usize = 1_000;
 
 /// With one, two or three contracts, and a port rate every other time.
 fn config(number: usize) -> config::Config {
-    let rate = if number.is_multiple_of(2) {
-        "rate = \"1 Gbit/s\"\n"
-    } else {
-        ""
-    };
-    let mut text = format!(
-        "region = \"here\"\n[[port]]\nname = \"lan\"\ninterface = \"a\"\nside = \"site\"\n[[port]]\nname = \"uplink\"\ninterface = \"b\"\nside = \"wan\"\n{rate}[[wire]]\nports = [\"lan\", \"uplink\"]\n[[class]]\nname = \"only\"\npriority = 1\n"
-    );
+    let rate = number.is_multiple_of(2).then_some("1 Gbit/s");
+    let mut text = two_ports(rate) + "[[class]]\nname = \"only\"\npriority = 1\n";
     for service in 0..=number % 3 {
         text += &format!(
             "[[service]]\nname = \"s{service}\"\nendpoints = [\"10.{service}.0.0/16\"]\n[[contract]]\nservice = \"s{service}\"\nclass = \"only\"\nregion = \"here\"\ndirection = \"egress\"\nrate = \"100 Mbit/s\"\n"

@@ -5,26 +5,14 @@ mod common;
 
 use std::collections::{HashMap, VecDeque};
 
-use common::{Bench, BenchSize, Chance, checked};
+use common::{Bench, BenchSize, Chance, checked, two_ports};
 use dataplane::clock::Nanos;
 use dataplane::priority::{Half, RingId};
 use dataplane::sojourn::Waits;
 
 /// Three classes that drain in order, each with a contract of its own, over a port that cannot carry it all. What is above a
 /// contract is marked with 48 and above: the mark tells which ring a packet was in.
-const CONFIGURATION: &str = r#"
-region = "here"
-[[port]]
-name = "lan"
-interface = "lan"
-side = "site"
-[[port]]
-name = "uplink"
-interface = "uplink"
-side = "wan"
-rate = "300 Mbit/s"
-[[wire]]
-ports = ["lan", "uplink"]
+const CLASSES_AND_CONTRACTS: &str = r#"
 [[class]]
 name = "gold"
 priority = 1
@@ -101,7 +89,8 @@ fn rings_tell_what_follows_from_arrivals_and_departures() {
         batch: 64,
         partial_checksums: false,
     };
-    let mut bench = Bench::new(&checked(CONFIGURATION), &size);
+    let config = checked(&(two_ports(Some("300 Mbit/s")) + CLASSES_AND_CONTRACTS));
+    let mut bench = Bench::new(&config, &size);
     let gauges = bench.worker.lanes()[0].gauges();
     let classes: HashMap<String, RingId> = bench
         .compiled

@@ -5,7 +5,7 @@ mod common;
 use std::fmt::Write as _;
 use std::time::Instant;
 
-use common::checked;
+use common::{checked, two_ports};
 use control::alarms::{Alarm, alarms};
 use control::compile::Compiler;
 use control::observe::{Observer, Rate, Rates, Reading, Totals, Windows};
@@ -16,19 +16,7 @@ use dataplane::clock::Nanos;
 use dataplane::stats::Amount;
 use jiff::Timestamp;
 
-const BASE: &str = r#"
-region = "here"
-[[port]]
-name = "lan"
-interface = "lan"
-side = "site"
-[[port]]
-name = "uplink"
-interface = "uplink"
-side = "wan"
-rate = "100 Gbit/s"
-[[wire]]
-ports = ["lan", "uplink"]
+const CLASSES: &str = r#"
 [[class]]
 name = "gold"
 priority = 1
@@ -204,7 +192,7 @@ fn a_summary_keeps_what_is_offered_most_in_its_order() {
 
 #[test]
 fn contracts_are_found_by_their_name_and_by_its_beginning() {
-    let mut text = BASE.to_owned();
+    let mut text = two_ports(Some("100 Gbit/s")) + CLASSES;
     for (service, segment) in [("ads", ""), ("ads", "segment = \"far\"\n"), ("adserver", "")] {
         if segment.is_empty() {
             let end = service.len();
@@ -272,7 +260,7 @@ fn contracts_are_found_by_their_name_and_by_its_beginning() {
 #[test]
 fn a_status_of_very_many_contracts_is_quick() {
     const CONTRACTS: usize = 100_000;
-    let mut text = BASE.to_owned();
+    let mut text = two_ports(Some("100 Gbit/s")) + CLASSES;
     for service in 0..CONTRACTS / 4 {
         let (high, low) = (service >> 8, service & 255);
         writeln!(
@@ -340,6 +328,11 @@ fn a_status_of_very_many_contracts_is_quick() {
     let paging = Instant::now();
     let page = show(Kind::Contract, Some("s24999/gold/egress"), &status, &config).unwrap();
     assert!(!page.is_empty());
+    let Ok(Shown::Service(services)) = show(Kind::Service, None, &status, &config) else {
+        panic!("no pages");
+    };
+    assert_eq!(services.len(), CONTRACTS / 4);
+    assert!(services.iter().all(|service| service.contracts.len() == 4));
     let paged_in = paging.elapsed();
     let writing = Instant::now();
     let summary = status.summary(100);
@@ -351,7 +344,7 @@ fn a_status_of_very_many_contracts_is_quick() {
         (100, CONTRACTS - 100)
     );
     println!(
-        "{CONTRACTS} contracts: read in {read_in:?}, status made in {made_in:?}, a page in {paged_in:?}, a summary in {summarized_in:?}"
+        "{CONTRACTS} contracts: read in {read_in:?}, status made in {made_in:?}, pages of one and of all in {paged_in:?}, a summary in {summarized_in:?}"
     );
     assert!(
         (read_in + made_in + paged_in).as_secs() < 10,

@@ -121,6 +121,17 @@ fn screens_of_four_sizes() {
 }
 
 #[test]
+fn what_was_not_sent_is_said_whatever_else_is_shown() {
+    let mut board = Board::default();
+    let mut top = answer(2);
+    // Four contracts came, and a row of what no contract covers: five rows, and one contract is missing.
+    (top.contracts_in_all, top.contracts_matching) = (5, 5);
+    board.take(top);
+    let shown = screen(&board, &mut View::default(), None, (100, 30));
+    assert!(shown.contains("5 contracts, the busiest 4 shown"), "{shown}");
+}
+
+#[test]
 fn help_detail_and_trouble() {
     let board = board(4);
     let mut view = View::default();

@@ -199,12 +199,17 @@ def api(weir):
                 page += "| parameter | value | |\n| --- | --- | --- |\n"
                 for row in rows:
                     what = one_line(row.get("description", ""))
-                    page += f"| `{row['name']}` | {row.get('schema', {}).get('type', '')} | {what} |\n"
+                    page += f"| `{row['name']}` | {value(row.get('schema', {}))} | {what} |\n"
                 page += "\n"
             page += "| status | answer |\n| --- | --- |\n"
             for status, answer in call["responses"].items():
                 page += f"| {status} | {one_line(one(document, answer).get('description', ''))} |\n"
     return page
+
+
+def value(schema):
+    words = [f"`{choice['const']}`" for choice in schema.get("oneOf", []) if "const" in choice]
+    return ", ".join(words) or schema.get("type", "")
 
 
 def one(document, node):

@@ -56,6 +56,7 @@ impl Machine {
                 "tsc hpet acpi_pm",
             ),
             ("sys/devices/system/node/node0/cpulist", "0-3"),
+            ("sys/devices/system/node/node1/cpulist", "4-7"),
             ("proc/irq/40/smp_affinity_list", "0-1"),
             ("proc/irq/41/smp_affinity_list", "0"),
             (
@@ -119,11 +120,30 @@ impl Machine {
 }
 
 fn examine_at(root: &Path, config: &Path) -> Findings {
+    examine_with(root, config, Path::new("/nonexistent/control.sock"))
+}
+
+fn examine_with(root: &Path, config: &Path, socket: &Path) -> Findings {
     examine(&DoctorOptions {
         config: config.to_owned(),
-        socket: "/nonexistent/control.sock".into(),
+        socket: socket.to_owned(),
         root: root.to_owned(),
     })
+}
+
+#[test]
+fn an_appliance_that_gives_no_status_may_have_taken_its_memory() {
+    let machine = Machine::good();
+    machine.write("proc/meminfo", "MemAvailable: 60000 kB\n");
+    let level = |findings: &Findings, check| findings.of("machine", check).expect("it is looked at").level;
+    assert_eq!(level(&machine.examine(), "memory"), Level::Error);
+    let socket = machine.0.path().join("control.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let findings = examine_with(&machine.path(""), &machine.0.path().join("weir.toml"), &socket);
+    assert_eq!(level(&findings, "memory"), Level::Ok);
+    let appliance = findings.of("system", "appliance").expect("it is looked at");
+    assert!(appliance.found.contains("no answer"), "{appliance:?}");
 }
 
 #[test]
@@ -145,175 +165,49 @@ fn a_good_machine_has_nothing_above_a_note() {
     }
 }
 
+/// What is otherwise than on a good machine (a file and its text; without a text it is missing), and what is found: of what,
+/// by which check, how bad it is, and a part of the remedy.
+const FAULTS: &str = "\
+proc/sys/kernel/osrelease = 5.10.0-8 | machine | kernel | error | newer kernel
+proc/sys/kernel/osrelease = 6.1.0 | machine | kernel | note |
+proc/self/status = CapEff: 0000000000000000 | machine | capabilities | note | sudo
+proc/sys/net/core/bpf_jit_enable = 0 | machine | bpf_jit | warning | bpf_jit_enable=1
+proc/sys/kernel/unprivileged_bpf_disabled = 0 | machine | unprivileged_bpf | note | =2
+sys/devices/system/cpu/online = 0-2 | machine | cpus | error | cpu3/online
+sys/devices/system/cpu/online = 2-3 | machine | cpus | warning | adaptive
+sys/devices/system/cpu/isolated = | machine | cpu_isolation | note | isolcpus=2-3
+sys/devices/system/cpu/cpu3/cpufreq/scaling_governor = powersave | machine | cpu_frequency | warning | cpupower -c 3
+sys/devices/system/cpu/cpu2/topology/thread_siblings_list = 2-3 | machine | smt | warning | one thread
+sys/devices/system/clocksource/clocksource0/current_clocksource = hpet | machine | clock | warning | echo tsc
+proc/meminfo = MemAvailable: 60000 kB | machine | memory | error | ethtool -L
+proc/77/comm = irqbalance | machine | irqbalance | note | disable
+sys/class/net/eth2 = | port uplink | interface | error | ip link
+sys/class/net/eth1/carrier = 0 | port lan | link | warning | ethtool eth1
+sys/class/net/eth1/mtu = 9000 | port lan | mtu | error | ip link set eth1 mtu 3818
+sys/class/net/eth1/mtu = 1400 | wire lan - uplink | mtu | warning | eth2 mtu 1400
+proc/irq/41/smp_affinity_list = 3 | port uplink | irq_affinity | warning | echo 0-1 > /proc/irq/41/
+sys/class/net/eth1/device/numa_node = 1 | port lan | numa | warning | CPUs of 4-7
+sys/class/net/br-weir/bridge/stp_state = 1 | port lan | bridge | warning | stp_state 0
+sys/class/net/eth1/queues/rx-1 = | wire lan - uplink | queues | error | ethtool -L eth2 combined 1
+";
+
 #[test]
 fn each_fault_is_found_with_its_remedy() {
-    use Level::{Error, Note, Warning};
-    type Fault = (fn(&Machine), &'static str, &'static str, Level, &'static str);
-    let faults: [Fault; 21] = [
-        (
-            |m| m.write("proc/sys/kernel/osrelease", "5.10.0-8"),
-            "machine",
-            "kernel",
-            Error,
-            "newer kernel",
-        ),
-        (
-            |m| m.write("proc/sys/kernel/osrelease", "6.1.0"),
-            "machine",
-            "kernel",
-            Note,
-            "",
-        ),
-        (
-            |m| m.write("proc/self/status", "CapEff:\t0000000000000000\n"),
-            "machine",
-            "capabilities",
-            Note,
-            "sudo",
-        ),
-        (
-            |m| m.write("proc/sys/net/core/bpf_jit_enable", "0"),
-            "machine",
-            "bpf_jit",
-            Warning,
-            "bpf_jit_enable=1",
-        ),
-        (
-            |m| m.write("proc/sys/kernel/unprivileged_bpf_disabled", "0"),
-            "machine",
-            "unprivileged_bpf",
-            Note,
-            "=2",
-        ),
-        (
-            |m| m.write("sys/devices/system/cpu/online", "0-2"),
-            "machine",
-            "cpus",
-            Error,
-            "cpu3/online",
-        ),
-        (
-            |m| m.write("sys/devices/system/cpu/online", "2-3"),
-            "machine",
-            "cpus",
-            Warning,
-            "adaptive",
-        ),
-        (
-            |m| m.remove("sys/devices/system/cpu/isolated"),
-            "machine",
-            "cpu_isolation",
-            Note,
-            "isolcpus=2-3",
-        ),
-        (
-            |m| m.write("sys/devices/system/cpu/cpu3/cpufreq/scaling_governor", "powersave"),
-            "machine",
-            "cpu_frequency",
-            Warning,
-            "cpupower -c 3",
-        ),
-        (
-            |m| m.write("sys/devices/system/cpu/cpu2/topology/thread_siblings_list", "2-3"),
-            "machine",
-            "smt",
-            Warning,
-            "one thread",
-        ),
-        (
-            |m| {
-                m.write(
-                    "sys/devices/system/clocksource/clocksource0/current_clocksource",
-                    "hpet",
-                );
-            },
-            "machine",
-            "clock",
-            Warning,
-            "echo tsc",
-        ),
-        (
-            |m| m.write("proc/meminfo", "MemAvailable: 60000 kB\n"),
-            "machine",
-            "memory",
-            Error,
-            "ethtool -L",
-        ),
-        (
-            |m| m.write("proc/77/comm", "irqbalance\n"),
-            "machine",
-            "irqbalance",
-            Note,
-            "disable",
-        ),
-        (
-            |m| m.remove("sys/class/net/eth2"),
-            "port uplink",
-            "interface",
-            Error,
-            "ip link",
-        ),
-        (
-            |m| m.write("sys/class/net/eth1/carrier", "0"),
-            "port lan",
-            "link",
-            Warning,
-            "ethtool eth1",
-        ),
-        (
-            |m| m.write("sys/class/net/eth1/mtu", "9000"),
-            "port lan",
-            "mtu",
-            Error,
-            "ip link set eth1 mtu 3818",
-        ),
-        (
-            |m| m.write("sys/class/net/eth1/mtu", "1400"),
-            "wire lan - uplink",
-            "mtu",
-            Warning,
-            "eth2 mtu 1400",
-        ),
-        (
-            |m| m.write("proc/irq/41/smp_affinity_list", "3"),
-            "port uplink",
-            "irq_affinity",
-            Warning,
-            "echo 0-1 > /proc/irq/41/",
-        ),
-        (
-            |m| {
-                m.write("sys/devices/system/node/node0/cpulist", "0-1");
-                m.write("sys/devices/system/node/node1/cpulist", "2-3");
-            },
-            "port lan",
-            "numa",
-            Warning,
-            "0-1",
-        ),
-        (
-            |m| m.write("sys/class/net/br-weir/bridge/stp_state", "1"),
-            "port lan",
-            "bridge",
-            Warning,
-            "stp_state 0",
-        ),
-        (
-            |m| m.remove("sys/class/net/eth1/queues/rx-1"),
-            "wire lan - uplink",
-            "queues",
-            Error,
-            "ethtool -L eth2 combined 1",
-        ),
-    ];
-    for (make, about, check, level, remedy) in faults {
+    for line in FAULTS.lines() {
+        let columns: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [fault, about, check, level, remedy] = columns[..] else {
+            panic!("{line}");
+        };
         let machine = Machine::good();
-        make(&machine);
+        match fault.split_once(" =").expect("a file") {
+            (path, "") => machine.remove(path),
+            (path, text) => machine.write(path, text.trim_start()),
+        }
         let findings = machine.examine();
         let finding = findings
             .of(about, check)
             .unwrap_or_else(|| panic!("no {check} of {about}"));
-        assert_eq!(finding.level, level, "{finding:?}");
+        assert_eq!(finding.level.name(), level, "{finding:?}");
         assert!(
             finding.remedy.as_deref().unwrap_or("").contains(remedy),
             "{remedy}: {finding:?}"

@@ -195,3 +195,30 @@ fn slow_clients_are_let_go() {
     assert_eq!(get(&gateway, &[], "/readyz").0, 200);
     gateway.check_nothing_lost(&running.finish(), &weir);
 }
+
+/// Scrapes come every fifteen seconds or so, on one connection.
+#[test]
+fn who_comes_back_after_a_while_keeps_the_connection() {
+    let Some(gateway) = Gateway::build(Layout::default()) else {
+        return;
+    };
+    let weir = start(&gateway);
+    let mut stream = UnixStream::connect(gateway.directory.path().join("api.sock")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut ask = || {
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: w\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"}\n") {
+            let mut piece = [0; 512];
+            let read = stream.read(&mut piece).unwrap();
+            assert!(read > 0, "closed after {}", String::from_utf8_lossy(&answer));
+            answer.extend_from_slice(&piece[..read]);
+        }
+        String::from_utf8(answer).unwrap()
+    };
+    assert!(ask().starts_with("HTTP/1.1 200"));
+    // Longer than a head may take.
+    std::thread::sleep(Duration::from_secs(7));
+    assert!(ask().starts_with("HTTP/1.1 200"));
+    weir.stop();
+}

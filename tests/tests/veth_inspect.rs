@@ -76,7 +76,7 @@ fn doctor_sees_what_is_wrong_with_real_interfaces() {
     let _set = succeed(&gateway.gw, &["ethtool", "-L", UPLINK, "rx", "2"]);
 
     // Beside a running appliance it disturbs nothing, and knows that the program is its own.
-    let running = gateway.start(&config());
+    let mut running = gateway.start(&config());
     let (findings, _) = doctor(&gateway);
     assert_eq!(of(&findings, "system", "appliance").0, "ok");
     let program = of(&findings, "port lan", "xdp_program");
@@ -88,7 +88,7 @@ fn doctor_sees_what_is_wrong_with_real_interfaces() {
         "{said}"
     );
     running.signal(Signal::SIGKILL);
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    let _ended = running.wait();
     let (findings, _) = doctor(&gateway);
     let leftover = of(&findings, "system", "appliance").1;
     assert!(leftover.contains("its socket"), "{leftover}");

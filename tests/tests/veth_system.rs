@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use nix::sys::ptrace;
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 use serde_json::Value;
+use weir_tests::gateway::faults::Held;
 use weir_tests::gateway::{Config, Gateway, LAN, Layout, UPLINK, Weir, contract, text};
 use weir_tests::weir_binary;
 
@@ -197,13 +196,7 @@ fn the_service_manager_is_told() {
     assert_eq!(weir.status()["generation"], 2);
 
     // A debugger holds the worker, and nobody else: the pings must stop, and come back with it.
-    let (worker, _) = threads(&weir)
-        .into_iter()
-        .find(|(_, thread)| is_worker(thread))
-        .unwrap();
-    let worker = Pid::from_raw(worker);
-    ptrace::seize(worker, ptrace::Options::empty()).unwrap();
-    ptrace::interrupt(worker).unwrap();
+    let held = Held::hold(&weir);
     std::thread::sleep(Duration::from_millis(1_100));
     while manager.next().is_some_and(|message| message.starts_with("WATCHDOG")) {}
     assert!(
@@ -214,8 +207,7 @@ fn the_service_manager_is_told() {
         weir.status()["workers"][0]["turns"].as_u64() > Some(0),
         "the control thread lives on"
     );
-    let _stopped = nix::sys::wait::waitpid(worker, Some(nix::sys::wait::WaitPidFlag::__WALL)).unwrap();
-    ptrace::detach(worker, None).unwrap();
+    drop(held);
     manager.wait_for("WATCHDOG=1");
 
     weir.stop();

@@ -17,7 +17,6 @@ use crate::alarms::Alarm;
 use crate::api::bodies::pieces;
 use crate::api::health::{Health, Watcher};
 use crate::api::routes::App;
-use crate::change::diff::ContractName;
 use crate::events::Event;
 use crate::metrics::text::{self, PlainText};
 use crate::metrics::{self, Observed, Scrape};
@@ -273,7 +272,9 @@ pub(super) async fn contracts(State(app): State<App>, query: Asked<ContractsQuer
                 && is(&query.class, Some(name.class))
                 && is(&query.direction, Some(name.direction))
                 && is(&query.segment, name.segment)
-                && search.as_ref().is_none_or(|text| full_name(name).contains(text))
+                && search
+                    .as_ref()
+                    .is_none_or(|text| name.path().to_lowercase().contains(text))
         })
         .map(|(number, _)| number)
         .collect();
@@ -292,12 +293,6 @@ pub(super) async fn contracts(State(app): State<App>, query: Asked<ContractsQuer
             .filter_map(|&number| view.compiled().contract_report(number, now, Some(&observer)))
             .collect(),
     })
-}
-
-/// What `search` looks into.
-fn full_name(name: &ContractName<'_>) -> String {
-    let segment = name.segment.map(|segment| format!("/{segment}")).unwrap_or_default();
-    format!("{}/{}/{}{segment}", name.service, name.class, name.direction).to_lowercase()
 }
 
 /// How much somebody should look at a contract: conforming packets lost, parts per million of the offered dropped and not

@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use nix::ifaddrs::getifaddrs;
-use nix::net::if_::InterfaceFlags;
+use af_xdp::device;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -139,8 +138,8 @@ impl Watcher {
             seen.look(number, shared.turns(), now, &board.events);
         }
         for port in &view.config().ports {
-            let up = is_up(&port.interface);
-            if let Some(up) = up
+            // Unless the interface is not there: that is a fault of its own.
+            if let Ok(up) = device::has_carrier(&port.interface)
                 && self
                     .links
                     .insert(port.interface.clone(), up)
@@ -281,17 +280,6 @@ fn tell(events: &EventLog, kind: EventKind, message: String) {
     events.push(kind, message);
 }
 
-/// Whether the interface is up and has its link; `None`: it is not there.
-fn is_up(interface: &str) -> Option<bool> {
-    let mut addresses = getifaddrs().ok()?;
-    let found = addresses.find(|address| address.interface_name == interface)?;
-    Some(
-        found
-            .flags
-            .contains(InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,11 +303,5 @@ mod tests {
         assert!(!seen.stale);
         let kinds: Vec<EventKind> = events.after(0).iter().map(|event| event.kind).collect();
         assert_eq!(kinds, [EventKind::WorkerStale, EventKind::WorkerBack]);
-    }
-
-    #[test]
-    fn loopback_is_there_and_nonsense_is_not() {
-        assert!(is_up("lo").is_some());
-        assert_eq!(is_up("no-such-port"), None);
     }
 }

@@ -11,7 +11,9 @@
 use std::io;
 use std::net::TcpListener as StdTcpListener;
 use std::os::unix::net::UnixListener as StdUnixListener;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -19,10 +21,10 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
@@ -110,7 +112,7 @@ pub(super) async fn serve(
 
 /// Out of file descriptors, most likely: waiting is all that can help.
 async fn refused(error: &io::Error) {
-    tracing::warn!("the API cannot take a connection: {error}");
+    tracing::warn!(event = "api", "the API cannot take a connection: {error}");
     sleep(Duration::from_millis(100)).await;
 }
 
@@ -139,13 +141,18 @@ impl Connections {
     {
         let mut open = self.open.lock();
         if open.list.len() >= CONNECTIONS_MAX {
-            let idle = open.list.iter().enumerate().filter(|(_, c)| !c.activity.get().busy);
-            let oldest = idle.min_by_key(|(_, connection)| connection.activity.get().since);
+            let idle = open.list.iter().enumerate();
+            let idle = idle.filter(|(_, connection)| connection.activity.get().0 != Phase::Answer);
+            let oldest = idle.min_by_key(|(_, connection)| connection.activity.get().1);
             // Without an idle one the new one has to go: those before it are being answered.
             let Some((position, _)) = oldest else { return };
             open.list.remove(position).task.abort();
         }
-        let activity = Arc::new(Activity::new(Instant::now()));
+        let activity = Arc::new(Activity::default());
+        let stream = Noted {
+            stream,
+            activity: activity.clone(),
+        };
         let router = router
             .clone()
             .layer(middleware::from_fn_with_state(activity.clone(), note_activity));
@@ -153,9 +160,9 @@ impl Connections {
         let (number, connections) = (open.admitted, self.clone());
         let task = tokio::spawn(async move {
             let mut builder = http1::Builder::new();
+            // Its own limit for a head would also end who is quiet between two requests: the sweep tells them apart.
             builder
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_PATIENCE)
+                .header_read_timeout(None)
                 .max_buf_size(HEAD_MAX)
                 .max_headers(HEADERS_MAX);
             let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
@@ -177,9 +184,8 @@ impl Connections {
     /// Closes what has been too slow.
     fn sweep(&self, now: Instant) {
         self.open.lock().list.retain(|connection| {
-            let Doing { busy, since } = connection.activity.get();
-            let patience = if busy { ANSWER_PATIENCE } else { IDLE_PATIENCE };
-            let keep = now.saturating_duration_since(since) <= patience;
+            let (phase, since) = connection.activity.get();
+            let keep = now.saturating_duration_since(since) <= phase.patience();
             if !keep {
                 connection.task.abort();
             }
@@ -196,44 +202,108 @@ impl Connections {
     }
 }
 
-/// What a connection is doing, and since when.
-struct Activity(Mutex<Doing>);
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The first head is to come, or another one is on its way.
+    Head,
+    /// A request is being answered.
+    Answer,
+    /// Between two requests.
+    Idle,
+}
 
-#[derive(Clone, Copy)]
-struct Doing {
-    busy: bool,
-    since: Instant,
+impl Phase {
+    fn patience(self) -> Duration {
+        match self {
+            Phase::Head => HEAD_PATIENCE,
+            Phase::Answer => ANSWER_PATIENCE,
+            Phase::Idle => IDLE_PATIENCE,
+        }
+    }
+}
+
+/// The phase of a connection, and since when it is in it.
+struct Activity(Mutex<(Phase, Instant)>);
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self(Mutex::new((Phase::Head, Instant::now())))
+    }
 }
 
 impl Activity {
-    fn new(since: Instant) -> Self {
-        Self(Mutex::new(Doing { busy: false, since }))
-    }
-
-    fn get(&self) -> Doing {
+    fn get(&self) -> (Phase, Instant) {
         *self.0.lock()
     }
 
-    fn set(&self, busy: bool) {
-        *self.0.lock() = Doing {
-            busy,
-            since: Instant::now(),
-        };
+    fn set(&self, phase: Phase) {
+        *self.0.lock() = (phase, Instant::now());
+    }
+
+    /// Bytes have come: between two requests they are the beginning of a head.
+    fn heard(&self) {
+        if self.get().0 == Phase::Idle {
+            self.set(Phase::Head);
+        }
     }
 }
 
-/// Busy until it is dropped.
-struct Busy(Arc<Activity>);
+/// Answering until it is dropped.
+struct Answering(Arc<Activity>);
 
-impl Drop for Busy {
+impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.set(false);
+        self.0.set(Phase::Idle);
     }
 }
 
 async fn note_activity(State(activity): State<Arc<Activity>>, request: Request, next: Next) -> Response {
-    activity.set(true);
-    let busy = Busy(activity);
+    activity.set(Phase::Answer);
+    let answering = Answering(activity);
     let response = next.run(request).await;
-    response.map(|body| axum::body::Body::new(Guarded::new(body, busy)))
+    response.map(|body| axum::body::Body::new(Guarded::new(body, answering)))
+}
+
+/// A stream that notes when bytes come.
+struct Noted<S> {
+    stream: S,
+    activity: Arc<Activity>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Noted<S> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, into);
+        if into.filled().len() > before {
+            self.activity.heard();
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
 }

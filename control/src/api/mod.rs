@@ -10,7 +10,7 @@
 //! thread time and a bounded amount of memory, and nothing else; see [`listen`] for the limits.
 //!
 //! System calls: socket, bind, listen, accept4, read, write, epoll, getsockopt(XDP_STATISTICS), bpf(BPF_MAP_LOOKUP_ELEM),
-//! getifaddrs. Privileges: none of its own.
+//! ioctl for flags, MTU and channels of interfaces. Privileges: none of its own.
 
 pub mod auth;
 pub mod board;
@@ -133,7 +133,7 @@ impl BoundApi {
         let thread = std::thread::Builder::new().name("weir-api".into()).spawn(move || {
             runtime.block_on(async {
                 if let Err(error) = listen::serve(unix, tcp, token, App::new(board), stopped).await {
-                    tracing::error!("the API ends: {error}");
+                    tracing::error!(event = "api", "the API ends: {error}");
                 }
             });
             runtime.shutdown_timeout(STOPPING);

@@ -108,6 +108,18 @@ mod tests {
     }
 
     #[test]
+    fn every_event_has_its_sign() {
+        let chart = ASSETS.iter().find(|asset| asset.path == "/web/chart.js").unwrap();
+        let schema = schemars::schema_for!(crate::events::EventKind).to_value();
+        let kinds = schema["oneOf"].as_array().unwrap();
+        assert!(kinds.len() > 15, "{kinds:?}");
+        for kind in kinds {
+            let name = kind["const"].as_str().unwrap();
+            assert!(chart.text.contains(&format!(" {name}: \"")), "{name}");
+        }
+    }
+
+    #[test]
     fn nothing_is_fetched_from_elsewhere_and_nothing_is_inline() {
         for asset in ASSETS {
             // The name of a namespace is no address, though it looks like one.

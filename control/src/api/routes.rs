@@ -176,16 +176,29 @@ pub(super) fn router(app: App, door: Door) -> Router {
             )
         });
     let router = match door {
-        Door::Token(token) => router.layer(middleware::from_fn_with_state(token, ask_for_token)),
+        Door::Token(token) => {
+            let open = routes().into_iter().filter(|route| route.is_open);
+            let open = open.map(|route| route.path).collect();
+            router.layer(middleware::from_fn_with_state(Lock { token, open }, ask_for_token))
+        }
         Door::Loopback => router.layer(middleware::from_fn(ask_for_own_name)),
         Door::Permissions => router,
     };
     router.layer(middleware::from_fn(refuse_body)).with_state(app)
 }
 
-async fn ask_for_token(State(token): State<Token>, request: Request, next: Next) -> Response {
+/// What a door with a token knows.
+#[derive(Clone)]
+struct Lock {
+    token: Token,
+    /// Paths that need none.
+    open: Arc<[&'static str]>,
+}
+
+async fn ask_for_token(State(lock): State<Lock>, request: Request, next: Next) -> Response {
+    let Lock { token, open } = &lock;
     let path = request.uri().path();
-    let is_open = page::is_asset(path) || routes().iter().any(|route| route.is_open && route.path == path);
+    let is_open = page::is_asset(path) || open.contains(&path);
     let shown = request.headers().get(header::AUTHORIZATION);
     if is_open || shown.is_some_and(|header| token.is_shown_by(header.as_bytes())) {
         return next.run(request).await;

@@ -89,7 +89,7 @@ impl StartError {
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     /// The files are not valid.
-    #[error("{}", .0.render(false).trim_end())]
+    #[error("{}", .0.render_first(MESSAGES_SHOWN, false).trim_end())]
     Config(Report),
     /// They are valid but cannot become a table.
     #[error(transparent)]
@@ -100,4 +100,29 @@ pub enum ReloadError {
         /// What changed.
         what: String,
     },
+}
+
+/// Messages about a configuration that are said: what one reads. A hundred thousand contracts with a mistake each would be
+/// tens of megabytes in the log, in every status, and on the control thread's hands.
+pub const MESSAGES_SHOWN: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_mistake_in_each_of_a_thousand_services_is_said_in_a_few_lines() {
+        let service = |number| format!("[[service]]\nname = \"s{number}\"\nendpoints = [\"nonsense\"]\n");
+        let text: String = (0..1_000).map(service).collect();
+        let report = config::load_texts((Path::new("weir.toml"), &text), &[]).expect_err("nonsense");
+        let more = report.len() - MESSAGES_SHOWN;
+        let said = ReloadError::Config(report).to_string();
+        assert!(said.lines().count() < 400, "{said}");
+        assert!(
+            said.ends_with(&format!("and {more} more: `weir check` shows all of them")),
+            "{said}"
+        );
+    }
 }

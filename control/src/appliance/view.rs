@@ -17,7 +17,7 @@ use dataplane::worker::{WorkerShared, WorkerState};
 use crate::compile::Compiled;
 use crate::observe::{Observer, Reading, Ring, Totals, WorkerTotals, per_second};
 use crate::port_fault::{self, PortFault, Watched};
-use crate::report::{LedgerReport, TrafficReport};
+use crate::report::{LedgerReport, TrafficReport, half_name};
 use crate::status::{ChangeStatus, Delivered, PortStatus, QueueStatus, RingStatus, Sojourn, Status, WorkerStatus};
 
 use super::{RunningPort, RunningWorker};
@@ -279,11 +279,11 @@ impl View {
                 last_minute_bps: rate(since),
             };
             for (class, slot) in self.compiled.classes() {
-                for (half, name) in [(Half::Conforming, "conforming"), (Half::Nonconforming, "nonconforming")] {
+                for half in [Half::Conforming, Half::Nonconforming] {
                     let is = |ring: &&Ring| (ring.port, ring.half, ring.ring) == (number, half, slot);
                     let mut status = RingStatus {
                         class: class.to_owned(),
-                        half: name.to_owned(),
+                        half: half_name(half).to_owned(),
                         ..RingStatus::default()
                     };
                     if let Some(ring) = rings.iter().find(is) {

@@ -17,6 +17,9 @@ const WORDS: [&str; 8] = [
     "private",
 ];
 
+/// Bytes of the shortest value that is removed from everything; a shorter one only where it stands on the line of its key.
+const SECRET_MIN: usize = 4;
+
 /// Secrets that are known, to be removed from everything.
 #[derive(Debug, Default)]
 pub(super) struct Redactor {
@@ -38,9 +41,7 @@ impl Redactor {
         for line in text.lines() {
             if let Some(mark) = end {
                 let secret = line.trim_matches(|c: char| c.is_whitespace() || ['"', '\'', ',', ']'].contains(&c));
-                if !secret.is_empty() {
-                    self.secrets.insert(secret.to_owned());
-                }
+                self.remember(secret);
                 end = end.filter(|_| !line.contains(mark));
             } else if let Some((key, value)) = line.split_once('=')
                 && is_secret(
@@ -69,19 +70,23 @@ impl Redactor {
 
     fn learn_value(&mut self, value: &toml::Value, secret: bool) {
         match value {
-            toml::Value::String(text) if secret && !text.is_empty() => {
+            toml::Value::String(text) if secret => {
                 // Of several lines each is one, because logs and diffs show single lines.
-                let lines = text.lines().map(str::trim).filter(|line| line.len() > 3);
-                self.secrets.extend(lines.map(str::to_owned));
-                self.secrets.insert(text.clone());
+                text.lines().for_each(|line| self.remember(line.trim()));
+                self.remember(text);
             }
-            toml::Value::Integer(number) if secret => {
-                self.secrets.insert(number.to_string());
-            }
+            toml::Value::Integer(number) if secret => self.remember(&number.to_string()),
             toml::Value::Array(values) => values.iter().for_each(|value| self.learn_value(value, secret)),
             toml::Value::Table(table) if secret => table.values().for_each(|value| self.learn_value(value, true)),
             toml::Value::Table(table) => self.learn_table(table),
             _ => {}
+        }
+    }
+
+    /// So that it is removed wherever it turns up; not if it is so short that it turns up by chance, as `1` does in every number.
+    fn remember(&mut self, secret: &str) {
+        if secret.len() >= SECRET_MIN {
+            self.secrets.insert(secret.to_owned());
         }
     }
 
@@ -196,6 +201,14 @@ token_file = "/etc/weir/api.token"
         let mut redactor = Redactor::default();
         redactor.learn("[api]\ntoken = \"abc123xyz\"\n");
         assert_eq!(redactor.clean("GET /x with abc123xyz\n"), "GET /x with (removed)\n");
+    }
+
+    #[test]
+    fn a_value_too_short_for_a_secret_is_removed_beside_its_key_alone() {
+        let mut redactor = Redactor::default();
+        redactor.learn("token = 1\npassword = \"a\"\n");
+        assert_eq!(redactor.clean_known("{\"packets\": 101}"), "{\"packets\": 101}");
+        assert_eq!(redactor.clean("token = 1"), "token = \"(removed)\"");
     }
 
     #[test]

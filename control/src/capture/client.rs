@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::Options;
 use super::session::Summary;
-use crate::socket::{Request, Response};
+use crate::socket::{self, Request, Response};
 
 /// A capture that the appliance has begun.
 #[derive(Debug)]
@@ -30,8 +30,6 @@ pub enum ClientError {
 
 /// Time between two looks at whether to stop.
 const LOOK: Duration = Duration::from_millis(100);
-/// Time that the appliance has for its first answer.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Largest piece that is believed: more is no piece of ours.
 const PIECE_MAX: u32 = 1 << 26;
 
@@ -41,18 +39,10 @@ impl Client {
     /// # Errors
     /// Nobody answers; `Ok(Err(..))`: the appliance says no.
     pub fn begin(path: &Path, options: &Options) -> io::Result<Result<Self, Response>> {
-        let mut stream = UnixStream::connect(path)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let mut request = serde_json::to_vec(&Request::Capture(options.clone()))?;
-        request.push(b'\n');
-        stream.write_all(&request)?;
-        let mut stream = BufReader::new(stream);
-        let mut answer = String::new();
-        stream.read_line(&mut answer)?;
-        match serde_json::from_str(&answer)? {
-            Response::Capturing(_) => Ok(Ok(Self { stream })),
-            other => Ok(Err(other)),
-        }
+        Ok(match socket::begin(path, &Request::Capture(options.clone()))? {
+            (Response::Capturing(_), stream) => Ok(Self { stream }),
+            (other, _) => Err(other),
+        })
     }
 
     /// Writes what comes to `out` until the capture ends, or `stop` is raised, which ends it.

@@ -153,7 +153,7 @@ struct Running {
 
 #[derive(Default)]
 struct Hung {
-    /// All taps there have been, so that a worker frees none.
+    /// All taps that a worker may hold, so that it frees none.
     taps: Vec<Arc<Tap>>,
     /// They have been taken off, for good.
     is_over: bool,
@@ -253,6 +253,8 @@ impl Running {
             hung.taps.push(tap.clone());
             worker.tap.set(Some(tap));
         }
+        // Those before that no worker holds any more: a capture may outlive many tables.
+        hung.taps.retain(|tap| Arc::strong_count(tap) > 1);
     }
 
     /// Takes the taps off; the next capture may begin.

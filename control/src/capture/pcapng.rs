@@ -10,9 +10,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use dataplane::meter::Color;
 use dataplane::packet;
-use dataplane::priority::Half;
 use dataplane::tap::Record;
 use pcap_file::pcapng::PcapNgWriter;
 use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
@@ -23,6 +21,7 @@ use pcap_file::{DataLink, Endianness, PcapError};
 
 use super::LanePorts;
 use super::names::Names;
+use crate::report::{color_name, half_name};
 
 /// Where a record comes from, for its comment.
 #[derive(Clone, Copy, Debug)]
@@ -174,18 +173,10 @@ fn write_comment(out: &mut String, record: &Record, origin: Origin, names: &Name
         (None, true) => write!(out, "remarked")?,
         (None, false) => write!(out, "passed")?,
     }
-    let verdict = match record.half {
-        Half::Conforming => "conforming",
-        Half::Nonconforming => "nonconforming",
-    };
+    let verdict = half_name(record.half);
     write!(out, " verdict={verdict}")?;
     if let Some(color) = record.color {
-        let color = match color {
-            Color::Green => "green",
-            Color::Yellow => "yellow",
-            Color::Red => "red",
-        };
-        write!(out, " color={color}")?;
+        write!(out, " color={}", color_name(color))?;
     }
     match names.get(record.slot) {
         Some(name) => {

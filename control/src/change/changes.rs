@@ -46,6 +46,9 @@ pub struct Changes {
     last_error: Option<String>,
 }
 
+/// What is said of a disk that [`Changes::rollback`] has left as it was.
+const LEFT_BEHIND: &str = "still has the text left behind";
+
 /// Time between two looks at the loss of a trial.
 const OBSERVE: Duration = Duration::from_secs(1);
 
@@ -372,8 +375,14 @@ impl Changes {
         appliance: &mut Appliance,
     ) -> Result<Done, Refusal> {
         let result = self.swap(texts, origin, appliance);
-        if result.is_err() && *texts != self.running {
-            self.disk_status = DiskStatus::other(texts, "changed");
+        if let Err(refusal) = &result
+            && *texts != self.running
+        {
+            let report = match refusal {
+                Refusal::Reload(ReloadError::Config(report)) => Some(report),
+                _ => None,
+            };
+            self.disk_status = DiskStatus::other(report, "changed");
         }
         result
     }
@@ -468,7 +477,7 @@ impl Changes {
         if texts == self.running {
             return None;
         }
-        self.disk_status = DiskStatus::other(&texts, "still has the text left behind");
+        self.disk_status = DiskStatus::other(texts.load().err().as_ref(), LEFT_BEHIND);
         self.set_aside = Some(texts);
         Some("the files on disk still have the other text: mend them, or the next reload or start takes it".to_owned())
     }
@@ -482,6 +491,10 @@ impl Changes {
             return;
         }
         if self.set_aside.as_ref() == Some(texts) {
+            // It may have been other again meanwhile.
+            if !self.disk_status.summary.starts_with(LEFT_BEHIND) {
+                self.disk_status = DiskStatus::other(texts.load().err().as_ref(), LEFT_BEHIND);
+            }
             return;
         }
         let loaded = texts.load();
@@ -498,7 +511,7 @@ impl Changes {
             }
             return;
         }
-        self.disk_status = DiskStatus::other(texts, "changed");
+        self.disk_status = DiskStatus::other(loaded.as_ref().err(), "changed");
         match loaded {
             Ok(loaded) => tracing::warn!(
                 event = "disk",

@@ -382,6 +382,13 @@ impl<'c> ContractName<'c> {
         }
     }
 
+    /// `service/class/direction`, and `/segment` if it has one: what `weir show contract` takes.
+    #[must_use]
+    pub fn path(&self) -> String {
+        let segment = self.segment.map(|segment| format!("/{segment}")).unwrap_or_default();
+        format!("{}/{}/{}{segment}", self.service, self.class, self.direction)
+    }
+
     /// In words; the region only where it is not `here`.
     #[must_use]
     pub fn text(&self, here: &str) -> String {

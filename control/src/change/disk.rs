@@ -42,11 +42,11 @@ impl DiskStatus {
         }
     }
 
-    /// The disk has other `texts`, from now on; `what` begins the sentence about it.
+    /// The disk has other texts, from now on; `what` begins the sentence about it. `report`: what is wrong with them.
     #[must_use]
-    pub fn other(texts: &Texts, what: &str) -> Self {
+    pub fn other(report: Option<&Report>, what: &str) -> Self {
         let since = Timestamp::now();
-        let error = texts.load().err().map(|report| first_error(&report));
+        let error = report.map(first_error);
         let validity = if error.is_some() {
             "not valid"
         } else {

@@ -163,6 +163,10 @@ pub(crate) fn box_fields(config: &Config) -> Fields {
         ("cpus", Field::Text(Some(format!("{:?}", config.workers.cpus)))),
         ("batch", Field::Text(Some(config.workers.batch.to_string()))),
         ("poll", word(config.workers.poll)),
+        (
+            "stale_after",
+            Field::Text(Some(milliseconds(config.workers.stale_after_ns))),
+        ),
         ("state", Field::Text(Some(config.control.state.display().to_string()))),
         ("watch", word(config.control.watch)),
         ("api socket", path(config.api.socket.as_ref())),
@@ -172,6 +176,10 @@ pub(crate) fn box_fields(config: &Config) -> Fields {
         ),
         ("api token_file", path(config.api.token_file.as_ref())),
     ]
+}
+
+fn milliseconds(ns: u64) -> String {
+    format!("{} ms", ns as f64 / 1e6)
 }
 
 fn path(path: Option<&PathBuf>) -> Field {

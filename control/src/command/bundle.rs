@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use control::bundle::{BundleOptions, write};
 use control::socket;
 
-use super::fail;
+use super::{fail, print_text};
 
 #[derive(clap::Args)]
 pub(crate) struct SupportBundle {
@@ -41,8 +41,7 @@ pub(crate) fn bundle(bundle: SupportBundle) -> ExitCode {
                 "weir: {there} parts, {} missing; look through it before you send it",
                 parts.len() - there
             );
-            println!("{path}");
-            ExitCode::SUCCESS
+            print_text(&format!("{path}\n"))
         }
         Err(error) => fail(&format!("cannot write {path}: {error}"), None, 1),
     }

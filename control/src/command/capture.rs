@@ -96,10 +96,12 @@ pub(crate) fn capture(capture: Capture) -> ExitCode {
         let remedy = "redirect it (`> FILE`), pipe it (`| tshark -r -`), or name a file after -w";
         return fail(&"packets are no text for a terminal", Some(remedy), INVALID);
     }
-    let every = capture.what.iter().find_map(|what| match what {
+    // Of several the one that takes most: `all` holds every sample.
+    let every = capture.what.iter().filter_map(|what| match what {
         What::Every(every) => Some(*every),
         _ => None,
     });
+    let every = every.min();
     let is_all = every == Some(1);
     let options = Options {
         // All is also what rings drop later, which got its verdict before.
@@ -117,17 +119,16 @@ pub(crate) fn capture(capture: Capture) -> ExitCode {
         snaplen: capture.snaplen,
     };
     // Before the appliance is asked: a path that cannot be written needs no capture.
-    let out: Result<Box<dyn Write>, _> = if to_stdout {
-        Ok(Box::new(io::stdout()))
-    } else {
-        create(&capture.write).map(|file| Box::new(file) as Box<dyn Write>)
-    };
-    let out = match out {
-        Ok(out) => out,
-        Err(error) => return fail(&format!("cannot write {}: {error}", capture.write.display()), None, 1),
+    let unwritable = |error| fail(&format!("cannot write {}: {error}", capture.write.display()), None, 1);
+    let file = match (!to_stdout).then(|| open(&capture.write)).transpose() {
+        Ok(file) => file,
+        Err(error) => return unwritable(error),
     };
     match Client::begin(&capture.socket, &options) {
-        Ok(Ok(client)) => copy(client, out, &options, &capture.write),
+        Ok(Ok(client)) => match output(file) {
+            Ok(out) => copy(client, out, &options, &capture.write),
+            Err(error) => unwritable(error),
+        },
         Ok(Err(Response::Invalid { reason })) => fail(&reason, None, INVALID),
         Ok(Err(other)) => unexpected(&other),
         Err(error) => {
@@ -142,9 +143,21 @@ pub(crate) fn capture(capture: Capture) -> ExitCode {
 }
 
 /// Packets are private: for their owner alone, if the file is new.
-fn create(path: &Path) -> io::Result<File> {
+fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600).open(path)
+    options.write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// What packets are written to. A file is emptied only now that some will come: an earlier capture is not lost to a mistake
+/// in the options, or to an appliance that does not run.
+fn output(file: Option<File>) -> io::Result<Box<dyn Write>> {
+    let Some(file) = file else {
+        return Ok(Box::new(io::stdout()));
+    };
+    if file.metadata()?.is_file() {
+        file.set_len(0)?;
+    }
+    Ok(Box::new(file))
 }
 
 fn copy(client: Client, mut out: Box<dyn Write>, options: &Options, path: &Path) -> ExitCode {

@@ -137,9 +137,16 @@ pub(crate) fn apply(options: Apply) -> ExitCode {
     match ask(&options.socket, &request) {
         Ok(Response::Changed(done)) => {
             let status = say(&done);
-            println!("table {} is live{}: {}", done.generation, version(&done), done.summary);
+            print_line(format_args!(
+                "table {} is live{}: {}",
+                done.generation,
+                version(&done),
+                done.summary
+            ));
             if let Some(time) = options.confirm.filter(|_| done.on_trial) {
-                println!("on trial: goes back in {time:?} unless `weir confirm` comes");
+                print_line(format_args!(
+                    "on trial: goes back in {time:?} unless `weir confirm` comes"
+                ));
             }
             status
         }
@@ -151,7 +158,11 @@ pub(crate) fn confirm(options: &Confirm) -> ExitCode {
     match ask(&options.socket, &Request::Confirm { by: sudo_user() }) {
         Ok(Response::Changed(done)) => {
             let status = say(&done);
-            println!("confirmed: table {}{} stays", done.generation, version(&done));
+            print_line(format_args!(
+                "confirmed: table {}{} stays",
+                done.generation,
+                version(&done)
+            ));
             status
         }
         other => refused("confirm", other),
@@ -167,7 +178,12 @@ pub(crate) fn rollback(options: Rollback) -> ExitCode {
     match ask(&options.socket, &request) {
         Ok(Response::Changed(done)) => {
             let status = say(&done);
-            println!("table {} is live{}: {}", done.generation, version(&done), done.summary);
+            print_line(format_args!(
+                "table {} is live{}: {}",
+                done.generation,
+                version(&done),
+                done.summary
+            ));
             status
         }
         other => refused("rollback", other),
@@ -256,6 +272,11 @@ pub(crate) fn say(done: &Done) -> ExitCode {
     } else {
         ExitCode::SUCCESS
     }
+}
+
+/// It is done, whether or not anybody reads that.
+fn print_line(text: std::fmt::Arguments<'_>) {
+    let _gone = print_text(&format!("{text}\n"));
 }
 
 fn version(done: &Done) -> String {

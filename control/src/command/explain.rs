@@ -1,10 +1,12 @@
 //! `weir explain`.
 
 use std::io::{IsTerminal, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use config::Config;
+use control::change::plan::is_absent;
 use control::explain::input::{End, FlowPacket, parse_hex};
 use control::explain::{Explanation, Offline, Question, text};
 use control::socket::{self, Request, Response};
@@ -82,20 +84,20 @@ pub(crate) fn explain(options: &Explain) -> ExitCode {
         Ok(packets) => packets,
         Err(failed) => return failed,
     };
-    let answers = if let Some(path) = &options.config {
-        offline(options, path, &packets)
-    } else if std::os::unix::net::UnixStream::connect(&options.socket).is_ok() {
-        live(options, &packets)
-    } else if options.socket == Path::new(socket::DEFAULT_PATH) && Path::new(DEFAULT_CONFIG).exists() {
-        eprintln!("weir: no appliance answers: by {DEFAULT_CONFIG}, with full buckets");
-        offline(options, Path::new(DEFAULT_CONFIG), &packets)
-    } else {
-        let remedy = "start `weir run`, name its --socket (and be allowed to open it), or give --config FILE";
-        return fail(
-            &format!("no appliance answers at {}", options.socket.display()),
-            Some(remedy),
-            1,
-        );
+    let is_default = options.socket == Path::new(socket::DEFAULT_PATH) && Path::new(DEFAULT_CONFIG).exists();
+    let answers = match (&options.config, UnixStream::connect(&options.socket)) {
+        (Some(path), _) => offline(options, path, &packets),
+        (None, Ok(_)) => live(options, &packets),
+        // One that may not be asked may well run, and its buckets are not full.
+        (None, Err(error)) if is_default && is_absent(&error) => {
+            eprintln!("weir: no appliance answers: by {DEFAULT_CONFIG}, with full buckets");
+            offline(options, Path::new(DEFAULT_CONFIG), &packets)
+        }
+        (None, Err(error)) => {
+            let remedy = "start `weir run`, name its --socket (and be allowed to open it: root, group `weir`), or give --config FILE";
+            let socket = options.socket.display();
+            return fail(&format!("no appliance answers at {socket}: {error}"), Some(remedy), 1);
+        }
     };
     match answers {
         Ok(answers) => print(options, &answers),

@@ -2,12 +2,14 @@
 
 use af_xdp::device::{self, Offload};
 use config::{Config, Wire, XdpMode};
+use dataplane::port::QUEUES_MAX;
 use pktgen::lab::links;
 
 use super::Patient;
 use super::machine::node_of;
 use super::report::{Findings, Level};
 use super::root::{Root, list_text};
+use crate::plan::MTU_MAX;
 
 /// What is known of an interface. `None`: cannot be said.
 #[derive(Clone, Debug, Default)]
@@ -163,10 +165,6 @@ const DRIVERS: [(&str, bool); 28] = [
     ("vmxnet3", false),
 ];
 
-/// Most receive queues of a port.
-const QUEUES_MAX: u32 = 64;
-/// Largest MTU whose packets fit a frame.
-const MTU_MAX: u32 = 3_818;
 /// Fewest descriptors of a NIC's ring that hold what comes while a worker's core is away for 0.5 ms at 1 Mpps.
 const RING_GOOD: u32 = 512;
 
@@ -356,7 +354,7 @@ fn holders(patient: &Patient<'_>, about: &str, facts: &Facts, findings: &mut Fin
     let runs = patient.status.is_some();
     let name = &facts.name;
     match facts.xdp_program {
-        Some(id) if !runs => {
+        Some(id) if !patient.may_run => {
             let why = "another program sees the packets first, and weir cannot attach its own";
             let remedy = Some(format!("bpftool prog show id {id}; ip link set dev {name} xdp off"));
             findings.add(
@@ -368,7 +366,12 @@ fn holders(patient: &Patient<'_>, about: &str, facts: &Facts, findings: &mut Fin
                 remedy,
             );
         }
-        Some(id) => findings.ok(about, "xdp_program", format!("program {id} is attached, and weir runs")),
+        Some(id) if runs => findings.ok(about, "xdp_program", format!("program {id} is attached, and weir runs")),
+        Some(id) => {
+            let found = format!("cannot say whose program {id} is: the appliance gives no status");
+            let remedy = Some("sudo weir doctor".into());
+            findings.add(Level::Note, about, "xdp_program", found, "", remedy);
+        }
         None if runs && patient.root.is_real() => {
             let why =
                 "an appliance answers, but no program is on this interface: is it another one's, or was it taken off?";
@@ -383,7 +386,10 @@ fn holders(patient: &Patient<'_>, about: &str, facts: &Facts, findings: &mut Fin
         }
         None => findings.ok(about, "xdp_program", "none"),
     }
-    if let Some(count @ 1..) = facts.promiscuity.filter(|_| !runs && facts.controller.is_none()) {
+    if let Some(count @ 1..) = facts
+        .promiscuity
+        .filter(|_| !patient.may_run && facts.controller.is_none())
+    {
         let why = "somebody captures here, or something that is gone has left it so; weir holds it promiscuous itself";
         findings.add(Level::Note, about, "promiscuity", format!("held by {count}"), why, None);
     }
@@ -592,5 +598,37 @@ fn ends(config: &Config, wire: &Wire, facts: &[Facts], findings: &mut Findings) 
             why,
             remedy,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_program_is_foreign_only_where_no_appliance_can_have_attached_it() {
+        let root = Root::new(Path::new("/nonexistent"));
+        let facts = Facts {
+            name: "eth1".to_owned(),
+            xdp_program: Some(7),
+            ..Facts::default()
+        };
+        for (may_run, level) in [(false, Level::Error), (true, Level::Note)] {
+            let patient = Patient {
+                root: &root,
+                config: None,
+                status: None,
+                may_run,
+                interfaces: &[],
+            };
+            let mut findings = Findings::default();
+            holders(&patient, "port lan", &facts, &mut findings);
+            let found = findings.of("port lan", "xdp_program").expect("it is looked at");
+            assert_eq!(found.level, level, "{found:?}");
+            let says_off = found.remedy.as_ref().is_some_and(|remedy| remedy.contains("xdp off"));
+            assert_eq!(says_off, !may_run, "{found:?}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use super::Patient;
 use super::report::{Findings, Level};
 use super::root::{Root, list_text, numbers};
+use crate::plan::{FRAMES, frame_bytes};
 
 const ABOUT: &str = "machine";
 
@@ -10,11 +11,6 @@ const ABOUT: &str = "machine";
 const KERNEL_MIN: (u32, u32) = (5, 18);
 /// From here on a wake-up sends 128 packets in copy mode instead of 32.
 const KERNEL_GOOD: (u32, u32) = (6, 17);
-
-/// Locked bytes of a lane: 16,384 frames of 2,048 bytes, or of 4,096 for large MTUs.
-const LANE_BYTES: u64 = 16_384 * 2_048;
-/// The largest MTU for which the small frames do.
-const SMALL_MTU: u32 = 1_770;
 
 pub(super) fn examine(patient: &Patient<'_>, findings: &mut Findings) {
     let root = patient.root;
@@ -307,19 +303,23 @@ fn memory(patient: &Patient<'_>, findings: &mut Findings) {
     let (Some(available), Some(config)) = (kib("MemAvailable"), patient.config) else {
         return;
     };
-    let lane = |wire: &config::Wire| {
-        let ends = [&patient.interfaces[wire.site], &patient.interfaces[wire.wan]];
-        let is_large = ends.iter().any(|end| end.mtu.is_some_and(|mtu| mtu > SMALL_MTU));
-        let queues = u64::from(ends[0].queues.unwrap_or(1));
-        queues * LANE_BYTES * if is_large { 2 } else { 1 }
-    };
-    let needed: u64 = config.wires.iter().map(lane).sum();
+    let mtu = patient
+        .interfaces
+        .iter()
+        .filter_map(|facts| facts.mtu)
+        .max()
+        .unwrap_or(0);
+    // With an MTU that no frame holds weir does not start: see the port.
+    let Some(frame) = frame_bytes(mtu) else { return };
+    let queues = |wire: &config::Wire| u64::from(patient.interfaces[wire.site].queues.unwrap_or(1));
+    let lanes: u64 = config.wires.iter().map(queues).sum();
+    let needed = lanes * u64::from(FRAMES) * u64::from(frame);
     let found = format!(
         "{} MiB available, {} MiB needed for frames",
         available >> 10,
         needed >> 20
     );
-    if patient.status.is_none() && available << 10 < needed {
+    if !patient.may_run && available << 10 < needed {
         let why = "frames are taken and locked at the start, which then fails";
         let remedy = "free memory, or use fewer queues: ethtool -L IFACE combined N";
         findings.add(Level::Error, ABOUT, "memory", found, why, Some(remedy.into()));

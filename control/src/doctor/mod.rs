@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 pub use report::{Finding, Findings, Level};
 use root::Root;
 
+use crate::change::plan::is_absent;
 use crate::socket::{Request, Response, ask};
 use crate::status::Status;
 
@@ -36,6 +37,8 @@ struct Patient<'p> {
     config: Option<&'p config::Config>,
     /// `None`: no appliance answers.
     status: Option<&'p Status>,
+    /// Whether one runs, or cannot be told not to: its socket is there, and may not be opened or gives no status.
+    may_run: bool,
     interfaces: &'p [interfaces::Facts],
 }
 
@@ -46,7 +49,7 @@ pub fn examine(options: &DoctorOptions) -> Findings {
     let mut findings = Findings::default();
     let loaded = config::load(&options.config);
     system::configuration(&options.config, &loaded, &mut findings);
-    let status = running(&options.socket);
+    let status = ask_status(&options.socket);
     let loaded = loaded.ok();
     let config = loaded.as_ref().map(|loaded| &loaded.config);
     let facts: Vec<_> = config
@@ -57,7 +60,8 @@ pub fn examine(options: &DoctorOptions) -> Findings {
     let patient = Patient {
         root: &root,
         config,
-        status: status.as_ref(),
+        status: status.as_ref().ok().and_then(Option::as_ref),
+        may_run: status.as_ref().map_or_else(|error| !is_absent(error), |_| true),
         interfaces: &facts,
     };
     system::examine(&patient, &options.socket, &mut findings);
@@ -66,11 +70,12 @@ pub fn examine(options: &DoctorOptions) -> Findings {
     findings
 }
 
-fn running(socket: &Path) -> Option<Status> {
-    match ask(socket, &Request::Status) {
-        Ok(Response::Status(status)) => Some(*status),
+/// `Ok(None)`: somebody answers, but with no status.
+fn ask_status(socket: &Path) -> std::io::Result<Option<Status>> {
+    Ok(match ask(socket, &Request::Status)? {
+        Response::Status(status) => Some(*status),
         _ => None,
-    }
+    })
 }
 
 impl Patient<'_> {
@@ -83,17 +88,8 @@ impl Patient<'_> {
         if !config.workers.cpus.is_empty() {
             return config.workers.cpus.clone();
         }
-        // As `plan::choose_cpus` does: from the last one down, one left free.
         let online = self.root.list("sys/devices/system/cpu/online");
-        let queues = self
-            .interfaces
-            .iter()
-            .filter_map(|facts| facts.queues)
-            .max()
-            .unwrap_or(1) as usize;
-        let spare_one = online.len().saturating_sub(1).max(1);
-        let mut cpus: Vec<usize> = online.into_iter().rev().take(queues.max(1).min(spare_one)).collect();
-        cpus.reverse();
-        cpus
+        let queues = self.interfaces.iter().filter_map(|facts| facts.queues).max();
+        crate::plan::pick_cpus(&online, queues.unwrap_or(1))
     }
 }

@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
+use crate::wrap::{WIDTH, wrap};
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -145,22 +147,9 @@ impl Findings {
     }
 }
 
-/// Writes words in lines of at most 100 columns; the first begins with `first`, the others with `next`.
+/// Writes words in lines of at most 100 columns; the first begins with `first`, the others with `next`, which is as wide.
 fn write_folded(out: &mut String, first: &str, text: &str, next: &str) -> std::fmt::Result {
-    const COLUMNS: usize = 100;
-    let room = COLUMNS - next.chars().count();
-    let mut line = String::new();
-    let mut begin = first;
-    for word in text.split_whitespace() {
-        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > room {
-            writeln!(out, "{begin}{line}")?;
-            begin = next;
-            line.clear();
-        }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line += word;
-    }
-    writeln!(out, "{begin}{line}")
+    let room = WIDTH - next.chars().count();
+    let lines = wrap(text, room, room);
+    writeln!(out, "{first}{}", lines.join(&format!("\n{next}")))
 }

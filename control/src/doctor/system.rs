@@ -8,6 +8,7 @@ use config::Loaded;
 
 use super::Patient;
 use super::report::{Findings, Level};
+use crate::status::Status;
 
 pub(super) fn configuration(path: &Path, loaded: &Result<Loaded, config::Report>, findings: &mut Findings) {
     let about = "configuration";
@@ -36,87 +37,55 @@ pub(super) fn examine(patient: &Patient<'_>, socket: &Path, findings: &mut Findi
 }
 
 fn appliance(patient: &Patient<'_>, socket: &Path, findings: &mut Findings) {
-    let about = "system";
-    if let Some(status) = patient.status {
-        let found = format!("runs, table {}, version {}", status.generation, status.version);
-        findings.ok(about, "appliance", found);
-        let idle: Vec<&str> = status
-            .workers
-            .iter()
-            .map(|w| w.state.as_str())
-            .filter(|state| *state != "run")
-            .collect();
-        if !idle.is_empty() {
-            let why = "its queues are not served";
-            findings.add(
-                Level::Error,
-                about,
-                "workers",
-                format!("a worker is in state {}", idle[0]),
-                why,
-                Some("journalctl -u weir; systemctl restart weir".into()),
-            );
-        }
-        let unaccounted = status.unaccounted();
-        if unaccounted != 0 {
-            let why = "this is an error in weir";
-            let remedy = Some("weir support-bundle, and report it".to_owned());
-            findings.add(
-                Level::Error,
-                about,
-                "ledger",
-                format!("{unaccounted} packets unaccounted for"),
-                why,
-                remedy,
-            );
-        }
-        return;
+    match patient.status {
+        Some(status) => running(status, findings),
+        None => no_status(socket, findings),
     }
+}
+
+fn running(status: &Status, findings: &mut Findings) {
+    let found = format!("runs, table {}, version {}", status.generation, status.version);
+    findings.ok("system", "appliance", found);
+    if let Some(worker) = status.workers.iter().find(|worker| worker.state != "run") {
+        let why = "its queues are not served";
+        let found = format!("worker {} is in state {}", worker.worker, worker.state);
+        let remedy = Some("journalctl -u weir; systemctl restart weir".into());
+        findings.add(Level::Error, "system", "workers", found, why, remedy);
+    }
+    let unaccounted = status.unaccounted();
+    if unaccounted != 0 {
+        let why = "this is an error in weir";
+        let found = format!("{unaccounted} packets unaccounted for");
+        let remedy = Some("weir support-bundle, and report it".into());
+        findings.add(Level::Error, "system", "ledger", found, why, remedy);
+    }
+}
+
+/// Why there is none: nobody runs, or somebody does not answer.
+fn no_status(socket: &Path, findings: &mut Findings) {
     let path = socket.display();
-    match UnixStream::connect(socket) {
-        Ok(_) => {
-            let why = "something listens there, but gives no status: is it another version, or does it hang?";
-            findings.add(
-                Level::Error,
-                about,
-                "appliance",
-                format!("no answer at {path}"),
-                why,
-                Some("journalctl -u weir".into()),
-            );
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            let found = format!("cannot say: {path}: {error}");
-            findings.add(
-                Level::Note,
-                about,
-                "appliance",
-                found,
-                "",
-                Some("sudo weir doctor".into()),
-            );
-        }
-        Err(_) if std::fs::symlink_metadata(socket).is_ok() => {
-            let why = "an appliance ended without cleaning up; the next start replaces the file";
-            let found = format!("does not run, but its socket {path} is there");
-            findings.add(
-                Level::Note,
-                about,
-                "appliance",
-                found,
-                why,
-                Some("systemctl start weir".into()),
-            );
-        }
-        Err(_) => findings.add(
-            Level::Note,
-            about,
-            "appliance",
-            "does not run",
-            "",
-            Some("systemctl start weir".into()),
+    let (level, found, why, remedy) = match UnixStream::connect(socket) {
+        Ok(_) => (
+            Level::Error,
+            format!("no answer at {path}"),
+            "something listens there, but gives no status: is it another version, or does it hang?",
+            "journalctl -u weir",
         ),
-    }
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => (
+            Level::Note,
+            format!("cannot say: {path}: {error}"),
+            "",
+            "sudo weir doctor",
+        ),
+        Err(_) if std::fs::symlink_metadata(socket).is_ok() => (
+            Level::Note,
+            format!("does not run, but its socket {path} is there"),
+            "an appliance ended without cleaning up; the next start replaces the file",
+            "systemctl start weir",
+        ),
+        Err(_) => (Level::Note, "does not run".to_owned(), "", "systemctl start weir"),
+    };
+    findings.add(level, "system", "appliance", found, why, Some(remedy.into()));
 }
 
 /// Fewest free bytes: a history of large configurations and a log take some MiB.
@@ -209,7 +178,7 @@ fn unit(patient: &Patient<'_>, findings: &mut Findings) {
             "unit",
             found,
             why,
-            Some("install the package, or packaging/weir.service".into()),
+            Some("install the package, or packaging/systemd/weir.service".into()),
         );
     } else if active == "failed" {
         let remedy = "journalctl -u weir -n 50; systemctl restart weir";

@@ -16,8 +16,10 @@ use super::input::{InputError, address, to_hex};
 use super::malformed::why_not_ip;
 use super::report::{ContractFound, Explanation, Ring};
 use super::service;
+use crate::change::diff::ContractName;
+use crate::change::fields::burst_bytes;
 use crate::compile::Compiled;
-use crate::report::{Tokens as Levels, direction_name};
+use crate::report::{Tokens as Levels, color_name, direction_name, half_name};
 use crate::status::bits;
 
 /// Why there is no explanation.
@@ -180,9 +182,11 @@ impl Judge<'_> {
         say_class(told, self.config, headers, &class, arrived);
         match self.compiled.contract_name(index) {
             Some(name) => {
-                let found = self.config.contracts.iter().find(|contract| {
-                    crate::change::diff::ContractName::of(self.config, contract) == name && contract.valid_at(self.at)
-                });
+                let found = self
+                    .config
+                    .contracts
+                    .iter()
+                    .find(|contract| ContractName::of(self.config, contract) == name && contract.valid_at(self.at));
                 if let Some(contract) = found {
                     say_contract(told, self.config, contract);
                 }
@@ -350,11 +354,7 @@ impl Judge<'_> {
         parsed: &Parsed,
         to: usize,
     ) {
-        let half_name = if half == Half::Conforming {
-            "conforming"
-        } else {
-            "nonconforming"
-        };
+        let half_name = half_name(half);
         half_name.clone_into(&mut told.verdict);
         told.say("verdict", half_name, None);
         let place = told.contract.as_ref().map(|contract| Place {
@@ -388,14 +388,20 @@ impl Judge<'_> {
                 None,
             );
         }
-        let parsed = packet::parse(&leaves, told.packet.frame_bytes as usize);
+        self.leaves(told, half, &leaves, to);
+    }
+
+    /// What it looks like from here on, and where it waits.
+    fn leaves(&self, told: &mut Explanation, half: Half, leaves: &[u8], to: usize) {
+        let half_name = half_name(half);
+        let parsed = packet::parse(leaves, told.packet.frame_bytes as usize);
         told.dscp_out = parsed.headers().map(|headers| headers.dscp.get());
         told.pcp_out = match &parsed {
             Parsed::Ip(headers) => headers.pcp,
             Parsed::Other { pcp, .. } => *pcp,
         }
         .map(packet::Pcp::get);
-        told.leaves_as = Some(to_hex(&leaves));
+        told.leaves_as = Some(to_hex(leaves));
         let port = self.config.ports[to].name.clone();
         let first = if half == Half::Nonconforming {
             ", behind everything conforming"
@@ -526,24 +532,6 @@ fn say_contract(told: &mut Explanation, config: &Config, contract: &config::Cont
         );
     }
     told.contract = Some(found);
-}
-
-/// The committed burst.
-fn burst_bytes(meter: &config::Meter) -> u64 {
-    match *meter {
-        config::Meter::TokenBucket { burst_bytes, .. } => burst_bytes,
-        config::Meter::SrTcm { cbs, .. } | config::Meter::TrTcm { cbs, .. } | config::Meter::TrTcm4115 { cbs, .. } => {
-            cbs
-        }
-    }
-}
-
-fn color_name(color: Color) -> &'static str {
-    match color {
-        Color::Green => "green",
-        Color::Yellow => "yellow",
-        Color::Red => "red",
-    }
 }
 
 /// `46 (EF)`, `3`.

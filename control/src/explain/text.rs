@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::report::{Explanation, Step};
+use crate::wrap::{WIDTH, wrap};
 
-const WIDTH: usize = 100;
 const INDENT: usize = 10;
 
 /// The chain of reasons.
@@ -28,22 +28,14 @@ pub fn text(explanation: &Explanation) -> String {
     out
 }
 
-/// Its text with the place, cut into lines between words. A word longer than a line stays whole: a place must be found.
+/// Its text with the place behind it, in lines; those after the first stand a little to the right.
 fn wrapped(step: &Step) -> Vec<String> {
     let mut text = step.text.clone();
     if let (Some(file), Some(line)) = (&step.file, step.line) {
         text += &format!(" ({file}:{line})");
     }
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + word.chars().count() < WIDTH - INDENT => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            Some(_) => lines.push(format!("  {word}")),
-            None => lines.push(word.to_owned()),
-        }
-    }
+    let room = WIDTH - INDENT;
+    let mut lines = wrap(&text, room, room - 2);
+    lines.iter_mut().skip(1).for_each(|line| line.insert_str(0, "  "));
     lines
 }

@@ -201,8 +201,19 @@ pub fn show(kind: Kind, name: Option<&str>, status: &Status, config: &Config) ->
             Shown::Contract(contract_pages(reports, status, config))
         }
         Kind::Service => {
+            let reports = status.traffic.contracts.iter();
+            let wanted = reports.filter(|report| is(name, &report.service));
+            // All at once: one service after the other would go through all contracts for each.
+            let mut contracts: HashMap<String, Vec<ContractPage>> = HashMap::new();
+            for page in contract_pages(wanted, status, config) {
+                contracts.entry(page.report.service.clone()).or_default().push(page);
+            }
             let wanted = config.services.iter().filter(|service| is(name, &service.name));
-            Shown::Service(wanted.map(|service| service_page(service, status, config)).collect())
+            Shown::Service(
+                wanted
+                    .map(|service| service_page(service, contracts.remove(&service.name).unwrap_or_default()))
+                    .collect(),
+            )
         }
         Kind::Class => {
             let wanted = config.classes.iter().filter(|class| is(name, &class.name));
@@ -296,7 +307,7 @@ fn contract_pages<'s>(
         .iter()
         .filter(|contract| contract.region == config.region)
     {
-        let Some(&at) = places.get(&full_name(config, contract)) else {
+        let Some(&at) = places.get(&ContractName::of(config, contract).path()) else {
             continue;
         };
         // Of several with the same name for different periods, the one that holds now; else the last in the files.
@@ -308,13 +319,6 @@ fn contract_pages<'s>(
         page.agreed = contract.map(|contract| agreed(config, contract));
     }
     pages
-}
-
-/// `service/class/direction`, and `/segment` if it has one.
-fn full_name(config: &Config, contract: &Contract) -> String {
-    let name = ContractName::of(config, contract);
-    let text = format!("{}/{}/{}", name.service, name.class, name.direction);
-    name.segment.map_or(text.clone(), |segment| text + "/" + segment)
 }
 
 fn agreed(config: &Config, contract: &Contract) -> Agreed {
@@ -336,14 +340,12 @@ fn agreed(config: &Config, contract: &Contract) -> Agreed {
     }
 }
 
-fn service_page(service: &config::Service, status: &Status, config: &Config) -> ServicePage {
-    let reports = status.traffic.contracts.iter();
-    let own = reports.filter(|report| report.service == service.name);
+fn service_page(service: &config::Service, contracts: Vec<ContractPage>) -> ServicePage {
     ServicePage {
         name: service.name.clone(),
         owner: service.owner.clone(),
         endpoints: strings(&service.endpoints),
-        contracts: contract_pages(own, status, config),
+        contracts,
     }
 }
 

@@ -6,7 +6,7 @@ use super::{ClassPage, ContractPage, PortPage, ServicePage, Shown, WorkerPage};
 use crate::alarms::Alarm;
 use crate::observe::Rate;
 use crate::report::{Count, Counters, LedgerReport};
-use crate::status::{Delivered, RingStatus, Sojourn, bits, cut, micros, octets, write_rings, write_wrapped};
+use crate::status::{RingStatus, Sojourn, bits, cut, micros, octets, write_rings, write_wrapped};
 
 pub(super) fn write_pages(out: &mut String, shown: &Shown) -> Result {
     match shown {
@@ -30,117 +30,150 @@ fn each<P>(out: &mut String, pages: &[P], write: impl Fn(&mut String, &P) -> Res
 }
 
 pub(super) fn write_table(out: &mut String, shown: &Shown) -> Result {
+    use Column::{Left, Right};
     match shown {
-        Shown::Contract(pages) => contract_table(out, pages),
+        Shown::Contract(pages) => {
+            let columns = [
+                Left("CONTRACT, LAST MINUTE", 40),
+                Right("ENTITLED", 15),
+                Right("OFFERED", 15),
+                Right("CONFORMING", 15),
+                Right("DROPPED", 15),
+            ];
+            table(out, columns, pages, contract_cells)
+        }
         Shown::Service(pages) => {
-            writeln!(
-                out,
-                "{:<32}{:>10}{:>11}  {:<45}",
-                "SERVICE", "CONTRACTS", "ENDPOINTS", "OWNER"
-            )?;
-            for page in pages {
-                let (contracts, endpoints) = (page.contracts.len(), page.endpoints.len());
-                let owner = page.owner.as_deref().unwrap_or("-");
-                writeln!(
-                    out,
-                    "{:<32}{contracts:>10}{endpoints:>11}  {}",
-                    cut(&page.name, 31),
-                    cut(owner, 45)
-                )?;
-            }
-            Ok(())
+            let columns = [
+                Left("SERVICE", 32),
+                Right("CONTRACTS", 10),
+                Right("ENDPOINTS", 11),
+                Left("  OWNER", 47),
+            ];
+            table(out, columns, pages, service_cells)
         }
         Shown::Class(pages) => {
-            writeln!(
-                out,
-                "{:<32}{:>10}{:>18}{:>18}",
-                "CLASS", "CONTRACTS", "EGRESS", "INGRESS"
-            )?;
-            for page in pages {
-                let entitled = |direction| {
-                    page.entitled_bps
-                        .get(direction)
-                        .map_or("-".to_owned(), |bps| bits(*bps))
-                };
-                let (egress, ingress) = (entitled("egress"), entitled("ingress"));
-                writeln!(
-                    out,
-                    "{:<32}{:>10}{egress:>18}{ingress:>18}",
-                    cut(&page.name, 31),
-                    page.contracts
-                )?;
-            }
-            Ok(())
+            let columns = [
+                Left("CLASS", 32),
+                Right("CONTRACTS", 10),
+                Right("EGRESS", 18),
+                Right("INGRESS", 18),
+            ];
+            table(out, columns, pages, class_cells)
         }
         Shown::Port(pages) => {
-            writeln!(
-                out,
-                "{:<16}{:<16}{:<6}{:>18}{:>18}{:>18}",
-                "PORT", "INTERFACE", "SIDE", "RATE", "LAST SECOND", "LAST MINUTE"
-            )?;
-            for page in pages {
-                let port = &page.status;
-                let Delivered {
-                    last_second_bps,
-                    last_minute_bps,
-                } = port.delivered;
-                writeln!(
-                    out,
-                    "{:<16}{:<16}{:<6}{:>18}{:>18}{:>18}",
-                    cut(&page.name, 15),
-                    cut(&port.interface, 15),
-                    port.side,
-                    port.rate_bps.map_or("-".to_owned(), bits),
-                    bits(last_second_bps),
-                    bits(last_minute_bps)
-                )?;
-            }
-            Ok(())
+            let columns = [
+                Left("PORT", 16),
+                Left("INTERFACE", 16),
+                Left("SIDE", 6),
+                Right("RATE", 18),
+                Right("LAST SECOND", 18),
+                Right("LAST MINUTE", 18),
+            ];
+            table(out, columns, pages, port_cells)
         }
         Shown::Worker(pages) => {
-            writeln!(
-                out,
-                "{:<8}{:>5}  {:<8}{:>11}{:>14}{:>18}",
-                "WORKER", "CPU", "STATE", "GENERATION", "TURNS/S", "PACKETS/TURN"
-            )?;
-            for page in pages {
-                let worker = &page.status;
-                let cpu = worker.cpu.map_or("-".to_owned(), |cpu| cpu.to_string());
-                writeln!(
-                    out,
-                    "{:<8}{cpu:>5}  {:<8}{:>11}{:>14}{:>18.2}",
-                    page.name, worker.state, worker.generation, worker.turns_per_second, worker.packets_per_turn
-                )?;
-            }
-            Ok(())
+            let columns = [
+                Left("WORKER", 8),
+                Right("CPU", 5),
+                Left("  STATE", 10),
+                Right("GENERATION", 11),
+                Right("TURNS/S", 14),
+                Right("PACKETS/TURN", 18),
+            ];
+            table(out, columns, pages, worker_cells)
         }
     }
 }
 
-/// Of the last minute, all of it.
-fn contract_table(out: &mut String, pages: &[ContractPage]) -> Result {
-    writeln!(
-        out,
-        "{:<40}{:>15}{:>15}{:>15}{:>15}",
-        "CONTRACT, LAST MINUTE", "ENTITLED", "OFFERED", "CONFORMING", "DROPPED"
-    )?;
-    for page in pages {
-        let minute = page.report.rates.unwrap_or_default().last_minute;
-        let entitled = if page.report.active {
-            bits(page.report.rate_bps)
-        } else {
-            "(not now)".to_owned()
-        };
-        writeln!(
-            out,
-            "{:<40}{entitled:>15}{:>15}{:>15}{:>15}",
-            cut(&page.name, 39),
-            bits(minute.offered_bps),
-            bits(minute.conforming_bps),
-            bits(minute.dropped_bps)
-        )?;
+/// A column of a table: its title, its width, and the side on which its cells stand. Those on the left are cut if need be.
+#[derive(Clone, Copy)]
+enum Column {
+    Left(&'static str, usize),
+    Right(&'static str, usize),
+}
+
+/// The titles, and a line for each page.
+fn table<P, const N: usize>(
+    out: &mut String,
+    columns: [Column; N],
+    pages: &[P],
+    cells: impl Fn(&P) -> [String; N],
+) -> Result {
+    let titles = columns.map(|(Column::Left(title, _) | Column::Right(title, _))| title.to_owned());
+    for cells in std::iter::once(titles).chain(pages.iter().map(cells)) {
+        let mut line = String::new();
+        for (column, cell) in columns.into_iter().zip(cells) {
+            match column {
+                Column::Left(_, width) => write!(line, "{:<width$}", cut(&cell, width - 1))?,
+                Column::Right(_, width) => write!(line, "{cell:>width$}")?,
+            }
+        }
+        writeln!(out, "{}", line.trim_end())?;
     }
     Ok(())
+}
+
+/// Of the last minute, all of it.
+fn contract_cells(page: &ContractPage) -> [String; 5] {
+    let minute = page.report.rates.unwrap_or_default().last_minute;
+    let entitled = if page.report.active {
+        bits(page.report.rate_bps)
+    } else {
+        "(not now)".to_owned()
+    };
+    [
+        page.name.clone(),
+        entitled,
+        bits(minute.offered_bps),
+        bits(minute.conforming_bps),
+        bits(minute.dropped_bps),
+    ]
+}
+
+fn service_cells(page: &ServicePage) -> [String; 4] {
+    [
+        page.name.clone(),
+        page.contracts.len().to_string(),
+        page.endpoints.len().to_string(),
+        format!("  {}", page.owner.as_deref().unwrap_or("-")),
+    ]
+}
+
+fn class_cells(page: &ClassPage) -> [String; 4] {
+    let entitled = |direction| {
+        let bps = page.entitled_bps.get(direction);
+        bps.map_or("-".to_owned(), |bps| bits(*bps))
+    };
+    [
+        page.name.clone(),
+        page.contracts.to_string(),
+        entitled("egress"),
+        entitled("ingress"),
+    ]
+}
+
+fn port_cells(page: &PortPage) -> [String; 6] {
+    let port = &page.status;
+    [
+        page.name.clone(),
+        port.interface.clone(),
+        port.side.clone(),
+        port.rate_bps.map_or("-".to_owned(), bits),
+        bits(port.delivered.last_second_bps),
+        bits(port.delivered.last_minute_bps),
+    ]
+}
+
+fn worker_cells(page: &WorkerPage) -> [String; 6] {
+    let worker = &page.status;
+    [
+        page.name.clone(),
+        worker.cpu.map_or("-".to_owned(), |cpu| cpu.to_string()),
+        format!("  {}", worker.state),
+        worker.generation.to_string(),
+        worker.turns_per_second.to_string(),
+        format!("{:.2}", worker.packets_per_turn),
+    ]
 }
 
 fn write_contract(out: &mut String, page: &ContractPage) -> Result {
@@ -305,16 +338,12 @@ fn write_port(out: &mut String, page: &PortPage) -> Result {
     )?;
     write_alarms(out, &page.alarms)?;
     writeln!(out, "  XDP       {}, {}", port.xdp, port.mode)?;
-    let rate = port.rate_bps.map_or("none: the device is the limit".to_owned(), bits);
-    let Delivered {
-        last_second_bps,
-        last_minute_bps,
-    } = port.delivered;
     writeln!(
         out,
-        "  rate      {rate}; sent {} in the last second, {} in the last minute",
-        bits(last_second_bps),
-        bits(last_minute_bps)
+        "  rate      {}; sent {} in the last second, {} in the last minute",
+        port.rate_bps.map_or("none: the device is the limit".to_owned(), bits),
+        bits(port.delivered.last_second_bps),
+        bits(port.delivered.last_minute_bps)
     )?;
     writeln!(out)?;
     write_rings(out, std::slice::from_ref(port))?;

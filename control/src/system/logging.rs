@@ -213,6 +213,8 @@ impl Said {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -235,5 +237,40 @@ mod tests {
         let mut said = Said::new(Instant::now());
         assert!((0..200).all(|number| said.is_news("check", format!("contract {number}"))));
         assert!(!said.is_news("check", "one too many".into()));
+    }
+
+    /// Beginnings of the calls that log something, in all files below a directory.
+    fn calls(directory: &Path) -> Vec<String> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(directory).expect("sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                found.extend(calls(&path));
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).expect("a source");
+                for level in ["error", "warn", "info", "debug", "trace"] {
+                    let call = format!("tracing::{level}{}", "!(");
+                    let after = text.split(&call).skip(1);
+                    found.extend(after.map(|rest| rest.trim_start().chars().take(60).collect::<String>()));
+                }
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn every_message_says_what_kind_of_event_it_is_and_the_documents_know_it() {
+        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let documents = std::fs::read_to_string(package.join("../docs/INSTALL.md")).expect("the document");
+        let calls = calls(&package.join("src"));
+        assert!(calls.len() > 30, "{calls:?}");
+        for call in calls {
+            let event = call.strip_prefix("event = \"").and_then(|rest| rest.split('"').next());
+            let event = event.unwrap_or_else(|| panic!("no event: {call}"));
+            assert!(
+                documents.contains(&format!("`{event}`")),
+                "{event} is not in docs/INSTALL.md"
+            );
+        }
     }
 }

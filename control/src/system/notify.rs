@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 
 use crate::appliance::Appliance;
+use crate::observe::per_second;
 use crate::status::bits;
 
 /// Time between two texts for `systemctl status`.
@@ -107,11 +108,12 @@ impl Carried {
 /// One line for `systemctl status`.
 fn status_text(appliance: &Appliance, before: Option<&(Instant, Carried)>, carried: &Carried, now: Instant) -> String {
     let table = &appliance.compiled().table;
-    let contracts = appliance.config().contracts.len();
+    // Those of this region: what the log, `weir status` and the API count too.
+    let contracts = appliance.compiled().numbered().count();
     let mut text = format!("table {}, {contracts} contracts", table.generation);
     if let Some((when, before)) = before {
         let seconds = now.duration_since(*when).as_secs_f64();
-        let rate = |new: u64, old: u64| bits(bits_per_second(new.saturating_sub(old), seconds));
+        let rate = |new: u64, old: u64| bits(per_second(new.saturating_sub(old) * 8, seconds));
         text += &format!(
             ", in {}, out {}, dropped {}",
             rate(carried.received, before.received),
@@ -120,15 +122,6 @@ fn status_text(appliance: &Appliance, before: Option<&(Instant, Carried)>, carri
         );
     }
     text
-}
-
-/// Of bytes in seconds; 0 for no time at all.
-fn bits_per_second(bytes: u64, seconds: f64) -> u64 {
-    if seconds > 0.0 {
-        (bytes as f64 * 8.0 / seconds) as u64
-    } else {
-        0
-    }
 }
 
 fn tell(states: &[NotifyState]) {

@@ -7,7 +7,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph};
 
-use super::board::{Board, PortRow, Row};
+use super::board::{Board, Kind, PortRow, Row};
 use super::detail;
 use super::table::{Column, Layout, short_bits};
 use super::view::{Open, View};
@@ -180,7 +180,8 @@ pub(super) fn totals(board: &Board, width: usize) -> String {
         let gap = if line.is_empty() { "" } else { "  " };
         line = format!("{line}{gap}{part}");
     }
-    let shown = board.rows.len();
+    let contracts = board.rows.iter().filter(|row| row.name.kind == Kind::Contract);
+    let shown = contracts.count();
     if let Some(top) = &board.status {
         let plural = if top.contracts_in_all == 1 { "" } else { "s" };
         let room = format!("  bit/s, {} contract{plural}", top.contracts_in_all);

@@ -52,15 +52,16 @@ pub struct TopStatus {
 }
 
 impl TopWish {
-    /// Whether a contract of this name is wanted, if there is room.
-    #[must_use]
-    pub fn matches(&self, name: &ContractName<'_>) -> bool {
-        let holds = |text: &str| text.to_lowercase().contains(&self.text.to_lowercase());
-        self.direction
-            .as_ref()
-            .is_none_or(|direction| direction == name.direction)
-            && self.class.as_ref().is_none_or(|class| class == name.class)
-            && (self.text.is_empty() || holds(name.service) || holds(name.class) || name.segment.is_some_and(holds))
+    /// Says of a contract's name whether it is wanted, if there is room. Made once for many names.
+    pub fn matcher(&self) -> impl Fn(&ContractName<'_>) -> bool {
+        let text = self.text.to_lowercase();
+        move |name| {
+            let is = |wanted: &Option<String>, found| wanted.as_deref().is_none_or(|wanted| wanted == found);
+            let holds = |part: &str| part.to_lowercase().contains(&text);
+            is(&self.direction, name.direction)
+                && is(&self.class, name.class)
+                && (text.is_empty() || holds(name.service) || holds(name.class) || name.segment.is_some_and(holds))
+        }
     }
 }
 
@@ -68,9 +69,10 @@ impl TopWish {
 pub(crate) fn select(wish: &TopWish, appliance: &Appliance, recent: impl Fn(SlotId) -> u64) -> TopStatus {
     let compiled = appliance.compiled();
     let (mut in_all, mut matching) = (0, Vec::new());
+    let matches = wish.matcher();
     for (name, slot) in compiled.contracts() {
         in_all += 1;
-        if wish.matches(&name) {
+        if matches(&name) {
             matching.push((std::cmp::Reverse(recent(slot)), matching.len(), slot));
         }
     }

@@ -5,6 +5,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::board::{Board, Name, Row};
 use super::selection::TopWish;
 use super::table::{Column, Sort};
+use crate::change::diff::ContractName;
 
 /// What lies over the table, or instead of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,19 +65,19 @@ impl View {
     /// The rows in order, without those that do not match. What no contract covers is matched by its class and direction.
     #[must_use]
     pub fn rows<'b>(&self, board: &'b Board) -> Vec<&'b Row> {
-        let mut rows: Vec<&Row> = board.rows.iter().filter(|row| self.shows(row)).collect();
+        let matches = self.wish.matcher();
+        let shown = board.rows.iter().filter(|row| {
+            matches(&ContractName {
+                service: &row.name.service,
+                class: &row.name.class,
+                direction: &row.name.direction,
+                segment: row.name.segment.as_deref(),
+                region: "",
+            })
+        });
+        let mut rows: Vec<&Row> = shown.collect();
         self.sort.sort(&mut rows);
         rows
-    }
-
-    fn shows(&self, row: &Row) -> bool {
-        self.wish.matches(&crate::change::diff::ContractName {
-            service: &row.name.service,
-            class: &row.name.class,
-            direction: &row.name.direction,
-            segment: row.name.segment.as_deref(),
-            region: "",
-        })
     }
 
     /// Takes a key.

@@ -13,7 +13,8 @@ const BOTTOM = 24;
 /** What an event looks like on the time axis and in the list. */
 export const SIGNS = {
   started: "▶", swapped: "⇄", refused: "✖", trial_began: "◔", trial_ended: "●", trial_reverted: "↶", link_up: "△",
-  link_down: "▽", interface_gone: "▽", worker_stale: "!", worker_back: "✓", unaccounted: "!",
+  link_down: "▽", interface_gone: "▽", sockets_lost: "▽", program_detached: "▽", mtu_too_large: "!", queues_changed: "!",
+  port_mended: "✓", worker_stale: "!", worker_back: "✓", unaccounted: "!",
 };
 
 /** A scale that ends at a round number. */

@@ -69,6 +69,25 @@ pub(crate) fn checked(text: &str) -> Config {
     }
 }
 
+/// A box whose ports `lan` (site) and `uplink` (wan, with this rate) are joined. The file goes on behind it.
+pub(crate) fn two_ports(rate: Option<&str>) -> String {
+    let rate = rate.map_or(String::new(), |rate| format!("rate = \"{rate}\"\n"));
+    format!(
+        r#"region = "here"
+[[port]]
+name = "lan"
+interface = "lan"
+side = "site"
+[[port]]
+name = "uplink"
+interface = "uplink"
+side = "wan"
+{rate}[[wire]]
+ports = ["lan", "uplink"]
+"#
+    )
+}
+
 /// A directory of this process and test; it goes when dropped.
 pub(crate) struct Scratch(PathBuf);
 
