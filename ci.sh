@@ -36,6 +36,14 @@ step "model checks (loom)"
 RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --release --locked -p af_xdp --lib loom
 RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --release --locked -p weir-dataplane --lib loom
 
+step "fuzzing"
+# Twenty seconds each find what a change has just broken; the corpus has been through the targets in the tests.
+if command -v clang >/dev/null && [ -f "$(clang -print-file-name=libclang_rt.fuzzer-"$(uname -m)".a)" ]; then
+    tests/fuzz/fuzz.sh all 20
+else
+    echo "SKIPPED (needs clang and libclang-rt-NN-dev): tests/fuzz/fuzz.sh"
+fi
+
 step "demo and bench"
 cargo build --release --locked
 if [ "$(id -u)" = 0 ]; then

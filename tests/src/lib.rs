@@ -7,6 +7,8 @@ pub mod capture;
 pub mod documents;
 pub mod gateway;
 pub mod generate;
+pub mod malformed;
+pub mod memory;
 pub mod reference;
 
 pub use binary::weir_binary;

@@ -63,6 +63,11 @@ pub(crate) fn completions(shell: Shell) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+
+    use clap::FromArgMatches;
+
     use super::*;
 
     fn every_command(command: &clap::Command, visit: &mut impl FnMut(&clap::Command)) {
@@ -101,6 +106,72 @@ mod tests {
             }
         });
         assert!(seen > 10, "only {seen} commands");
+    }
+
+    /// Commands, options, values and noise in any order: understood or a usage error, never a panic. What values mean is fuzzed
+    /// (`tests/fuzz`); the options themselves can only be tried here.
+    #[test]
+    fn no_arguments_break_the_command_line() {
+        let mut command = definition();
+        command.build();
+        let mut words: Vec<OsString> = [
+            "",
+            "-",
+            "--",
+            "--=",
+            "-1",
+            "0",
+            "18446744073709551616",
+            "nan",
+            "1e400",
+            "5m",
+            "0.1 %",
+            "EF",
+        ]
+        .into_iter()
+        .chain([
+            "10.1.2.3:443",
+            "[::1]",
+            "egress",
+            "sampled=1/0",
+            "\u{202e}",
+            "=",
+            "a=b,c",
+            "/dev/null",
+        ])
+        .map(OsString::from)
+        .collect();
+        words.push(OsString::from_vec(vec![0xff, 0xfe, b'=']));
+        words.push("9".repeat(5_000).into());
+        let values = words.len();
+        every_command(&command, &mut |command| {
+            words.push(command.get_name().into());
+            for argument in command.get_arguments() {
+                words.extend(argument.get_long().map(|long| format!("--{long}").into()));
+                words.extend(argument.get_short().map(|short| format!("-{short}").into()));
+            }
+        });
+        let (mut state, mut understood) = (0x636c_6170_u64, 0);
+        let mut below = |end: usize| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % end
+        };
+        let names: Vec<OsString> = command.get_subcommands().map(|sub| sub.get_name().into()).collect();
+        for _ in 0..3_000 {
+            let mut arguments: Vec<OsString> = vec!["weir".into(), names[below(names.len())].clone()];
+            for _ in 0..below(6) {
+                // A value as often as a word of the command line.
+                let from = if below(2) == 0 { values } else { words.len() };
+                arguments.push(words[below(from)].clone());
+            }
+            if let Ok(matches) = command.try_get_matches_from_mut(&arguments) {
+                assert!(Cli::from_arg_matches(&matches).is_ok(), "{arguments:?}");
+                understood += 1;
+            }
+        }
+        assert!(understood > 100, "{understood} of 3,000 were understood");
     }
 
     #[test]

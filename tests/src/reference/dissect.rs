@@ -2,8 +2,8 @@
 //!
 //! A frame is IP when it has at most two VLAN tags, an IPv4 or IPv6 header that agrees with its ethertype and with
 //! itself, and no less bytes than that header promises. Everything else is `other`. What follows that header may be
-//! anything: a chain of IPv6 extension headers that is cut off, longer than [`EXTENSION_HEADERS_MAX`] or fragmented twice,
-//! and a TCP or UDP header too short to hold its ports, merely leave the packet without ports. The IPv4 header checksum
+//! anything: a chain of IPv6 extension headers that is cut off, longer than [`EXTENSION_HEADERS_MAX`] or with a second fragment header
+//! (even behind an atomic one), and a TCP or UDP header too short to hold its ports, merely leave the packet without ports. The IPv4 header checksum
 //! is not judged.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -137,16 +137,16 @@ fn ipv6(packet: &[u8]) -> Option<IpPacket> {
     let mut offset = 40;
     let mut fragment: Option<Fragment> = None;
     let mut headers = 0;
+    let mut fragment_headers = 0;
     // The IP header is good, so the packet has addresses and a class, wherever its chain of headers leads. A chain that
     // is cut off, too long, or fragmented twice only hides the ports.
     let mut broken = false;
     while is_extension_header(protocol) {
         let rest = packet.get(offset..).unwrap_or(&[]);
         headers += 1;
+        fragment_headers += usize::from(protocol == 44);
         let length = extension_header_bytes(protocol, rest).filter(|length| *length <= rest.len());
-        let Some(length) =
-            length.filter(|_| headers <= EXTENSION_HEADERS_MAX && !(protocol == 44 && fragment.is_some()))
-        else {
+        let Some(length) = length.filter(|_| headers <= EXTENSION_HEADERS_MAX && fragment_headers <= 1) else {
             broken = true;
             break;
         };
