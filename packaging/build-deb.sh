@@ -29,4 +29,4 @@ print(next(p["version"] for p in json.load(sys.stdin)["packages"] if p["name"] =
 printf 'weir (%s-1) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n -- weir maintainers <maintainers@weir.example.org>  %s\n' \
     "$version" "$(date -Ru -d "@${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}")" > "$stage/changelog"
 
-cargo deb -p weir --no-build --profile "$profile" ${DEB_VERSION:+--deb-version "$DEB_VERSION"} ${OUTPUT:+--output "$OUTPUT"}
+cargo deb -p weir --no-build --strip --profile "$profile" ${DEB_VERSION:+--deb-version "$DEB_VERSION"} ${OUTPUT:+--output "$OUTPUT"}
